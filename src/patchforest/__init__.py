@@ -1,0 +1,71 @@
+"""patchforest: adaptive patches for transformers on very large images.
+
+The journey, one function an arrow: ``open_image`` → ``detail_map`` → ``build_forest`` → ``gather`` → a model →
+``paint``. Names are imported on first use, so ``import patchforest`` needs neither torch nor OpenCV.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "InputError": "patchforest.errors",
+    "Forest": "patchforest.values",
+    "ForestPolicy": "patchforest.values",
+    "ImageSource": "patchforest.values",
+    "PatchSequence": "patchforest.values",
+    "Region": "patchforest.values",
+    "open_image": "patchforest.io.open",
+    "detail_map": "patchforest.tree.detail",
+    "build_forest": "patchforest.tree.forest",
+    "coarsen": "patchforest.tree.forest",
+    "balance": "patchforest.tree.forest",
+    "cut_forest": "patchforest.tree.cut",
+    "gather": "patchforest.tree.gather",
+    "paint": "patchforest.tree.paint",
+    "label_ceiling": "patchforest.tree.ceiling",
+    "encode_forest": "patchforest.tree.serial",
+    "decode_forest": "patchforest.tree.serial",
+    "load_model": "patchforest.models.bundle",
+    "save_model": "patchforest.models.bundle",
+    "predict": "patchforest.infer.predict",
+}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+if TYPE_CHECKING:
+    from patchforest.errors import InputError as InputError
+    from patchforest.infer.predict import predict as predict
+    from patchforest.io.open import open_image as open_image
+    from patchforest.models.bundle import load_model as load_model
+    from patchforest.models.bundle import save_model as save_model
+    from patchforest.tree.ceiling import label_ceiling as label_ceiling
+    from patchforest.tree.cut import cut_forest as cut_forest
+    from patchforest.tree.detail import detail_map as detail_map
+    from patchforest.tree.forest import balance as balance
+    from patchforest.tree.forest import build_forest as build_forest
+    from patchforest.tree.forest import coarsen as coarsen
+    from patchforest.tree.gather import gather as gather
+    from patchforest.tree.paint import paint as paint
+    from patchforest.tree.serial import decode_forest as decode_forest
+    from patchforest.tree.serial import encode_forest as encode_forest
+    from patchforest.values import Forest as Forest
+    from patchforest.values import ForestPolicy as ForestPolicy
+    from patchforest.values import ImageSource as ImageSource
+    from patchforest.values import PatchSequence as PatchSequence
+    from patchforest.values import Region as Region
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'patchforest' has no attribute {name!r}; it has {', '.join(__all__)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

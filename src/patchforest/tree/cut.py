@@ -1,0 +1,52 @@
+"""One call from pixels to forest: a policy's detail map and its tree, fresh at random where a generator is given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from patchforest.tree.detail import detail_map, variance_pyramid
+from patchforest.tree.forest import build_forest, default_root, scaled_budget
+from patchforest.tree.window import Window
+from patchforest.values import Array, Criterion, Forest, ForestPolicy
+
+
+def cut_forest(
+    image: Array,
+    policy: ForestPolicy,
+    *,
+    window: Window | None = None,
+    rng: np.random.Generator | None = None,
+    criterion: Criterion | None = None,
+    spatial: int = 2,
+) -> Forest:
+    """The forest of an image (H, W[, C]) under a policy; its budget grows with the number of pixels.
+
+    Parameters
+    ----------
+    rng : draw blur and thresholds of the detail map afresh (the randomised forest of SHF); None: the fixed tree.
+    criterion : scores or a function in place of the policy's named criterion.
+    spatial : 2, or 3 for volumes (D, H, W[, C]).
+    """
+    shape = tuple(int(s) for s in image.shape[:spatial])
+    if policy.uniform is not None:
+        root = policy.root or max(default_root(shape, policy.cell), policy.uniform)
+        cells = np.ones(tuple(-(-s // policy.cell) for s in shape), np.float32)
+        return build_forest(cells, shape=shape, cell=policy.cell, uniform=policy.uniform, root=root)
+    named = policy.criterion if criterion is None else criterion
+    root = policy.root or default_root(shape, policy.cell)
+    if isinstance(named, str) and named == "variance" and rng is None:
+        detail: Array | list[Array] = variance_pyramid(image, policy.cell, root, window=window, spatial=spatial)
+    else:
+        detail = detail_map(image, policy.cell, criterion=named, window=window, rng=rng, spatial=spatial)
+    budget = None if policy.budget is None else scaled_budget(replace(policy, root=root), shape)
+    return build_forest(
+        detail,
+        shape=shape,
+        cell=policy.cell,
+        budget=budget,
+        threshold=policy.threshold,
+        root=root,
+        max_depth=policy.max_depth,
+    )

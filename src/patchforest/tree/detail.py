@@ -1,0 +1,239 @@
+"""Detail maps: how much there is to see in every cell, so that small leaves go where they are worth their cost.
+
+A detail map is additive (a parent's detail is the sum of its children's), which makes the best forest of any length
+one selection of the largest pyramid entries (``forest.py``). APF and SHF use Canny edge counts; their fixed thresholds
+fail on low contrast and on other magnifications, so the default takes the thresholds from the image itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from patchforest.tree.window import Window, to_uint8
+from patchforest.values import Array, Criterion
+
+PAPER_KERNELS = {512: 3, 1024: 3, 4096: 5, 8192: 7, 16384: 9, 32768: 11, 65536: 13}
+"""Blur kernel by image side of the APF paper (section 1 of its recipe); sides between take the nearest lower entry."""
+
+EDGE_SHARE = 0.90
+"""Self-set edges: the gradient quantile, among pixels that have any gradient, that becomes the high threshold."""
+
+
+def detail_map(
+    image: Array,
+    cell: int = 8,
+    *,
+    criterion: Criterion = "edges",
+    window: Window | None = None,
+    rng: np.random.Generator | None = None,
+    spatial: int = 2,
+) -> Array:
+    """Detail of every cell: float32, (ceil(H/cell), ceil(W/cell)), non-negative and additive.
+
+    Parameters
+    ----------
+    image : (H, W) or (H, W, C) of any dtype; with ``spatial=3``, (D, H, W) or (D, H, W, C).
+    cell : side of a cell, the smallest possible leaf, in pixels.
+    criterion : ``"edges"`` (Canny whose thresholds come from the image's own gradients), ``"canny"`` (the papers'
+        blur by resolution and thresholds 100 and 200), ``"gradient"`` (Sobel magnitude of the grey image),
+        ``"variance"`` (squared deviations from
+        the cell's mean; ``variance_pyramid`` gives those of every node), ``"uniform"``, ``"random"``;
+        or an array (H, W) of scores per pixel, such as a model's probability of an edge; or a function that maps
+        the image to one.
+    window : values that map to black and white for data that is not 8-bit; see ``tree.window``.
+    rng : draws the settings afresh, as SHF does while training: blur in {3, ..., 13} and thresholds at random.
+    spatial : 2, or 3 for volumes (``gradient``, ``variance``, ``uniform``, ``random``, ``edges`` as gradient above
+        the image's own quantile).
+
+    Raises
+    ------
+    ValueError : unknown criterion, a score of another shape, negative or not finite, or pixels without known range.
+
+    Notes
+    -----
+    Source: APF (SC'24) section 3 and SHF; the self-set thresholds are ours.
+    """
+    if image.ndim not in (spatial, spatial + 1) or spatial not in (2, 3) or min(image.shape[:spatial]) < 1:
+        raise ValueError(f"image must have {spatial} spatial axes and at most one of channels; got {image.shape}")
+    if cell < 1:
+        raise ValueError(f"cell must be at least 1 pixel; got {cell}")
+    if callable(criterion) or isinstance(criterion, np.ndarray):
+        score = np.asarray(criterion(image) if callable(criterion) else criterion, np.float32)
+        if score.shape != image.shape[:spatial]:
+            raise ValueError(f"a score needs one value a pixel, {image.shape[:spatial]}; got {score.shape}")
+        if not np.isfinite(score).all() or score.min() < 0:
+            raise ValueError("a score must be finite and not negative")
+        return cell_sums(score, cell)
+    shape = tuple(-(-s // cell) for s in image.shape[:spatial])
+    if criterion == "uniform":
+        return np.ones(shape, np.float32)
+    if criterion == "random":
+        generator = rng if rng is not None else np.random.default_rng(0)
+        return _random(shape, generator)
+    measures: dict[str, Callable[[Array, int, np.random.Generator | None], Array]] = (
+        {"edges": _edges, "canny": _paper_canny, "gradient": _gradient, "variance": _variance}
+        if spatial == 2
+        else {"edges": _edges_3d, "gradient": _gradient_3d, "variance": _variance}
+    )
+    if criterion not in measures:
+        names = [*measures, "uniform", "random"]
+        raise ValueError(f"unknown criterion {criterion!r} for {spatial} spatial axes; there are {', '.join(names)}")
+    return measures[criterion](_with_channels(to_uint8(image, window), spatial), cell, rng)
+
+
+def variance_pyramid(
+    image: Array, cell: int, root: int, *, window: Window | None = None, spatial: int = 2
+) -> list[Array]:
+    """Sum of squared errors of every node against its own mean, cells first and roots last.
+
+    Not additive (a parent's error is at least the sum of its children's), so it brings its own pyramid to
+    ``build_forest``. Each entry is float32 and covers the image in nodes of side cell, 2 cell, ... root.
+    """
+    pixels = _with_channels(to_uint8(image, window), spatial).astype(np.float64)
+    ones = np.ones(pixels.shape[:spatial])
+    sums = [_float64_cell_sums(pixels[..., c], cell) for c in range(pixels.shape[-1])]
+    squares, count = _float64_cell_sums(np.square(pixels).sum(-1), cell), _float64_cell_sums(ones, cell)
+    pyramid, side = [], cell
+    while True:
+        error = squares - sum(np.square(s) for s in sums) / count
+        pyramid.append(np.maximum(error, 0.0).astype(np.float32))
+        if side >= root:
+            return pyramid
+        sums, squares = [_float64_cell_sums(s, 2) for s in sums], _float64_cell_sums(squares, 2)
+        count, side = _float64_cell_sums(count, 2), side * 2
+
+
+def cell_sums(score: Array, cell: int) -> Array:
+    """Sum of a per-pixel score over every cell, float32; pixels beyond the edge count as zero."""
+    out = score.astype(np.float32, copy=False)
+    if score.ndim == 2 and all(s % cell == 0 for s in score.shape):
+        small = (score.shape[1] // cell, score.shape[0] // cell)
+        return cv2.resize(out, small, interpolation=cv2.INTER_AREA) * np.float32(cell * cell) if cell > 1 else out
+    for axis in range(score.ndim):
+        out = np.add.reduceat(out, np.arange(0, score.shape[axis], cell), axis=axis)
+    return out.astype(np.float32)
+
+
+def _float64_cell_sums(score: Array, cell: int) -> Array:
+    for axis in range(score.ndim):
+        score = np.add.reduceat(score, np.arange(0, score.shape[axis], cell), axis=axis)
+    return score
+
+
+def _with_channels(pixels: Array, spatial: int) -> Array:
+    return pixels if pixels.ndim > spatial else pixels[..., None]
+
+
+def grey(pixels: Array) -> Array:
+    """(H, W) uint8 of (H, W, C): luma for RGB; for other counts of channels the brightest of every pixel."""
+    if pixels.shape[2] == 3:
+        return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    return pixels.max(axis=2)
+
+
+def _blur(pixels: Array, kernel: int) -> Array:
+    return cv2.GaussianBlur(pixels, (kernel, kernel), 0) if kernel > 1 else pixels
+
+
+def _channels(pixels: Array) -> list[Array]:
+    """Grey for up to three channels; every channel by itself for more."""
+    many = pixels.shape[2] > 3
+    return [np.ascontiguousarray(pixels[..., c]) for c in range(pixels.shape[2])] if many else [grey(pixels)]
+
+
+def _union(edges: list[Array]) -> Array:
+    out = edges[0]
+    for other in edges[1:]:
+        out = cv2.bitwise_or(out, other)
+    return cv2.threshold(out, 0, 1, cv2.THRESH_BINARY)[1]
+
+
+def _paper_canny(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
+    side = max(pixels.shape[:2])
+    kernel = PAPER_KERNELS[max((z for z in PAPER_KERNELS if z <= side), default=512)]
+    low, high = 100.0, 200.0
+    if rng is not None:  # SHF: k in {3..13}, threshold in [100, 200], afresh per sample and epoch
+        kernel, low = int(rng.choice((3, 5, 7, 9, 11, 13))), float(rng.uniform(50, 100))
+        high = 2 * low
+    return cell_sums(_union([cv2.Canny(_blur(c, kernel), low, high) for c in _channels(pixels)]), cell)
+
+
+def _edges(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
+    """Canny with the high threshold at the ``EDGE_SHARE`` quantile of the image's own gradient, the low at 0.4 of it."""
+    kernel, share = 5, EDGE_SHARE
+    if rng is not None:
+        kernel, share = int(rng.choice((3, 5, 7, 9))), float(rng.uniform(0.8, 0.96))
+    found = []
+    for channel in _channels(pixels):
+        smooth = _blur(channel, kernel)
+        dx, dy = cv2.Sobel(smooth, cv2.CV_16S, 1, 0), cv2.Sobel(smooth, cv2.CV_16S, 0, 1)
+        high = _gradient_quantile(dx, dy, share)
+        found.append(cv2.Canny(dx, dy, 0.4 * high, high))
+    return cell_sums(_union(found), cell)
+
+
+def _gradient_quantile(dx: Array, dy: Array, share: float) -> float:
+    """Quantile of |dx| + |dy| among the pixels where it is above the noise of rounding (2 grey levels a Sobel sum)."""
+    size = cv2.add(cv2.convertScaleAbs(dx, alpha=0.25), cv2.convertScaleAbs(dy, alpha=0.25))  # 8 bit: steps of 4
+    counts = np.bincount(size.ravel(), minlength=256).astype(np.int64)
+    counts[0] = 0  # flat ground says nothing of what is an edge here
+    total = counts.sum()
+    if total == 0:
+        return 8.0
+    bin_index = int(np.searchsorted(np.cumsum(counts), share * total))
+    return max(4.0 * (bin_index + 0.5), 8.0)
+
+
+def _gradient(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
+    kernel = int(rng.choice((3, 5, 7, 9, 11, 13))) if rng is not None else 3
+    total: Array | None = None
+    for channel in _channels(pixels):
+        smooth = _blur(channel, kernel)
+        dx, dy = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+        size = cv2.magnitude(dx, dy)
+        total = size if total is None else np.maximum(total, size)
+    assert total is not None
+    return cell_sums(total, cell)
+
+
+def _variance(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
+    """Squared deviations from the cell's mean; a fresh draw weighs the cells by chance."""
+    error = variance_pyramid(pixels, cell, cell, spatial=pixels.ndim - 1)[0]
+    return error if rng is None else error * rng.uniform(0.5, 1.5, error.shape).astype(np.float32)
+
+
+def _gradient_3d(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
+    return cell_sums(_magnitude_3d(pixels), cell)
+
+
+def _edges_3d(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
+    size = _magnitude_3d(pixels)
+    share = EDGE_SHARE if rng is None else float(rng.uniform(0.8, 0.96))
+    some = size[size > 1.0]
+    return cell_sums((size >= np.quantile(some, share)) if some.size else np.zeros_like(size), cell)
+
+
+def _magnitude_3d(pixels: Array) -> Array:
+    """Length of the central-difference gradient of a volume, the largest over channels."""
+    out = np.zeros(pixels.shape[:3], np.float32)
+    for channel in range(pixels.shape[3]):
+        volume = pixels[..., channel].astype(np.float32)
+        parts = [np.gradient(volume, axis=a) if volume.shape[a] > 1 else np.zeros_like(volume) for a in range(3)]
+        np.maximum(out, np.sqrt(sum(np.square(p) for p in parts)), out=out)
+    return out
+
+
+def _random(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Positive noise with structure at every scale, so that random forests differ in more than their finest leaves."""
+    out = np.zeros(shape, np.float32)
+    step = 1
+    while step < max(shape):
+        coarse = rng.gamma(0.5, 1.0, tuple(-(-s // step) for s in shape)).astype(np.float32)
+        for axis in range(len(shape)):
+            coarse = np.repeat(coarse, step, axis=axis)
+        out += coarse[tuple(slice(0, s) for s in shape)]
+        step *= 2
+    return out if step > 1 else rng.gamma(0.5, 1.0, shape).astype(np.float32)

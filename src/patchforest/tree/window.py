@@ -1,0 +1,60 @@
+"""The one named window through which pixel values of any dtype reach the detail map and the models.
+
+A window (low, high) is given in the image's own values: low maps to 0, high to 1 (or 255), values beyond are clipped.
+8-bit data passes unchanged. Nothing is ever rescaled by its own minimum and maximum, which would make the forest
+depend on the exposure of a single image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patchforest.values import Array
+
+Window = tuple[float, float]
+
+
+def default_window(image: Array) -> Window:
+    """The window that keeps every value: the range of an integer dtype, or (0, 1) for floats that lie in it.
+
+    Raises
+    ------
+    ValueError : signed integers, and floats outside [0, 1] or not finite, whose range nobody can know.
+    """
+    if image.dtype == np.bool_:
+        return (0.0, 1.0)
+    if image.dtype.kind == "u":
+        return (0.0, float(np.iinfo(image.dtype).max))
+    low, high = (float(image.min()), float(image.max())) if image.size else (0.0, 0.0)
+    if image.dtype.kind == "f" and low >= 0.0 and high <= 1.0:  # False for NaN
+        return (0.0, 1.0)
+    raise ValueError(
+        f"{image.dtype} pixels from {low:g} to {high:g} have no known range; pass window=(low, high) in the image's "
+        "own values, e.g. (0.5th, 99.5th percentile) of the training images, or (-200, 300) for soft tissue in HU"
+    )
+
+
+def _checked(image: Array, window: Window | None) -> Window:
+    low, high = window if window is not None else default_window(image)
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ValueError(f"window must be two finite numbers, low < high; got ({low}, {high})")
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise ValueError("image holds NaN or infinite values; replace them before cutting a forest")
+    return float(low), float(high)
+
+
+def unit_range(image: Array, window: Window | None = None) -> Array:
+    """float32 in [0, 1], same shape: (image − low) / (high − low), clipped."""
+    low, high = _checked(image, window)
+    out = image.astype(np.float32)
+    if low:
+        out -= np.float32(low)
+    out *= np.float32(1.0 / (high - low))
+    return np.clip(out, 0.0, 1.0, out=out)
+
+
+def to_uint8(image: Array, window: Window | None = None) -> Array:
+    """uint8 of the same shape for the 8-bit edge detectors; 8-bit data in its full window is returned as it is."""
+    if image.dtype == np.uint8 and (window is None or tuple(window) == (0, 255)):
+        return image
+    return np.rint(unit_range(image, window) * 255.0).astype(np.uint8)
