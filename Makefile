@@ -22,7 +22,7 @@ help:  ## say what there is
 
 setup: $(STAMP)  ## build .venv with every dependency (done once; repeated when the requirements change)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): torch first (by its pin), then patchforest with the extras train and dev"

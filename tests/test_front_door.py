@@ -129,7 +129,7 @@ def test_type_checkers_see_the_same_names() -> None:
 
 
 def test_an_unknown_name_is_named() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'gathre'.*gather"):
+    with pytest.raises(AttributeError, match=r"no attribute 'gathre'.*gather"):
         patchforest.gathre  # noqa: B018
 
 

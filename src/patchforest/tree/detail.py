@@ -162,7 +162,7 @@ def _paper_canny(pixels: Array, cell: int, rng: np.random.Generator | None) -> A
 
 
 def _edges(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
-    """Canny with the high threshold at the ``EDGE_SHARE`` quantile of the image's own gradient, the low at 0.4 of it."""
+    """Canny, its high threshold the ``EDGE_SHARE`` quantile of the image's own gradient, its low 0.4 of that."""
     kernel, share = 5, EDGE_SHARE
     if rng is not None:
         kernel, share = int(rng.choice((3, 5, 7, 9))), float(rng.uniform(0.8, 0.96))
@@ -227,13 +227,16 @@ def _magnitude_3d(pixels: Array) -> Array:
 
 
 def _random(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Positive noise with structure at every scale, so that random forests differ in more than their finest leaves."""
-    out = np.zeros(shape, np.float32)
+    """A multiplicative cascade: chance at every scale, so that random forests have coarse and fine regions.
+
+    Independent noise a cell would add up to nearly the same sum everywhere, and the forest would be uniform.
+    """
+    out = np.ones(shape, np.float32)
     step = 1
-    while step < max(shape):
-        coarse = rng.gamma(0.5, 1.0, tuple(-(-s // step) for s in shape)).astype(np.float32)
+    while step <= max(shape):
+        factor = rng.lognormal(0.0, 0.9, tuple(-(-s // step) for s in shape)).astype(np.float32)
         for axis in range(len(shape)):
-            coarse = np.repeat(coarse, step, axis=axis)
-        out += coarse[tuple(slice(0, s) for s in shape)]
+            factor = np.repeat(factor, step, axis=axis)
+        out *= factor[tuple(slice(0, s) for s in shape)]
         step *= 2
-    return out if step > 1 else rng.gamma(0.5, 1.0, shape).astype(np.float32)
+    return out

@@ -230,7 +230,7 @@ def _prefix(
     *,
     warn: bool,
 ) -> list[Array]:
-    """Split the longest prefix of the allowed nodes (score down, coarser first, Z-order) whose leaves fit the budget."""
+    """The longest prefix of the allowed nodes (score down, coarser first, Z-order) whose leaves fit the budget."""
     roots = int(np.prod(grids[0]))
     if budget < roots:
         raise ValueError(f"a budget of {budget} leaves is below the {roots} roots of side {root}; raise it or root=")

@@ -14,7 +14,7 @@ _MAGIC = b"pfF1"
 
 
 def encode_forest(forest: Forest) -> bytes:
-    """Bytes of a forest: header (shape, root, cell), then one bit for every node above the cells, 1 where it is split."""
+    """Bytes of a forest: header (shape, root, cell), then a bit for every node above the cells, 1 where split."""
     header = _MAGIC + struct.pack(f"<B{forest.ndim}QII", forest.ndim, *forest.shape, forest.root, forest.cell)
     bits, exist = [], None
     for split, grid in zip(split_nodes(forest), _grids(forest.shape, forest.root, forest.depth)):

@@ -1,0 +1,69 @@
+"""APF models (SC'24): the transformer reads forest leaves; three dense readouts and a class head.
+
+``APFUNETR`` with ``readout="raster"`` is the published composition with the decoder's input correctly registered;
+``readout="pseudo"`` keeps the papers' √L grid for comparison; ``readout="paint"`` is ours and the default. The
+uniform-grid twin of any of them is the same class on a uniform forest.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from patchforest.models.config import ModelConfig
+from patchforest.models.trunk import Trunk
+from patchforest.nn.encoder import pooled
+from patchforest.nn.raster import ForestBatch
+from patchforest.nn.readout.output import DenseOutput
+from patchforest.nn.readout.paint import PaintReadout
+from patchforest.nn.readout.unetr import PseudoReadout, RasterReadout
+
+READOUTS = ("paint", "raster", "pseudo")
+
+
+class APFUNETR(nn.Module):
+    """Dense segmentation from forest leaves; ``forward`` gives logits (B, K, H, W)."""
+
+    needs_forest = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.readout not in READOUTS:
+            raise ValueError(f"readout must be one of {', '.join(READOUTS)}; got {config.readout!r}")
+        self.trunk = Trunk(config)
+        c = config
+        self.paint: PaintReadout | None = None
+        self.unetr: RasterReadout | PseudoReadout | None = None
+        if c.readout == "paint":
+            self.paint = PaintReadout(c.width, c.channels, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
+        elif c.readout == "raster":
+            self.unetr = RasterReadout(
+                c.width, c.channels, c.classes, c.features, cell=c.cell, image_branch=c.image_branch
+            )
+        else:
+            self.unetr = PseudoReadout(c.width, c.channels, c.classes, c.features)
+
+    def output(self, image_BCHW: Tensor, forest: ForestBatch) -> DenseOutput:
+        """Logits before painting, for the loss."""
+        states, taps, rasters, image = self.trunk(image_BCHW, forest)
+        if self.paint is not None:
+            return self.paint(states, forest, image, rasters)
+        assert self.unetr is not None
+        return self.unetr([states, *taps[1:]], forest, image)
+
+    def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
+        return self.output(image_BCHW, forest).raster(forest.shape)
+
+
+class APFViT(nn.Module):
+    """Classification from forest leaves: logits (B, K) from the area-weighted mean of the token states."""
+
+    needs_forest = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.trunk = Trunk(config)
+        self.head = nn.Linear(config.width, config.classes)
+
+    def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
+        states, _, _, _ = self.trunk(image_BCHW, forest)
+        return self.head(pooled(states, forest.valid_BL, forest.size_BL.square()))

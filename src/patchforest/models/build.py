@@ -1,0 +1,42 @@
+"""Networks by name: ``model(image, forest)`` gives logits, ``model.output(image, forest)`` what the loss takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from patchforest.models.apf import APFUNETR, APFViT
+from patchforest.models.config import ModelConfig
+from patchforest.models.shf import SHF
+from patchforest.models.unet import UNet
+
+MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "apf_unetr": APFUNETR,
+    "shf": SHF,
+    "apf_vit": APFViT,
+    "unet": UNet,
+}
+
+
+def build_model(config: ModelConfig) -> nn.Module:
+    """The freshly initialised network of a configuration; ValueError for an unknown name or settings that clash."""
+    if config.name not in MODELS:
+        raise ValueError(f"unknown model {config.name!r}; there are {', '.join(MODELS)}")
+    return MODELS[config.name](config)
+
+
+def apf_unetr(**settings: object) -> nn.Module:
+    """APF-UNETR with the given fields of ``ModelConfig``."""
+    return build_model(replace(ModelConfig(name="apf_unetr"), **settings))  # type: ignore[arg-type]
+
+
+def shf(**settings: object) -> nn.Module:
+    """SHF, decoder-free, with the given fields of ``ModelConfig``."""
+    return build_model(replace(ModelConfig(name="shf"), **settings))  # type: ignore[arg-type]
+
+
+def apf_vit(**settings: object) -> nn.Module:
+    """APF-ViT for classification with the given fields of ``ModelConfig``; ``classes`` is the number of classes."""
+    return build_model(replace(ModelConfig(name="apf_vit"), **settings))  # type: ignore[arg-type]

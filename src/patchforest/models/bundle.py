@@ -1,0 +1,161 @@
+"""A trained model as a folder: ``config.json`` and ``model.safetensors``. No pickle is ever read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from patchforest.errors import InputError
+from patchforest.io.atomic import atomic_path, write_json
+from patchforest.models.build import build_model
+from patchforest.models.config import ModelConfig
+from patchforest.values import ForestPolicy
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a trained model needs beside its weights to be used on a new image.
+
+    Attributes
+    ----------
+    model : the network.
+    forest : how to cut images for it; None for a model without a forest.
+    classes : class names by number, background first.
+    intensity_window : pixel values that become 0 and 1, or None for the range of the dtype.
+    window : side of the square training windows, in pixels after down-scaling.
+    downscale : images are area-averaged by this factor before anything else, and the mask scaled back.
+    """
+
+    model: ModelConfig
+    forest: ForestPolicy | None
+    classes: tuple[str, ...]
+    intensity_window: tuple[float, float] | None = None
+    window: int = 512
+    downscale: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A network in evaluation mode and its specification."""
+
+    network: nn.Module
+    spec: ModelSpec
+
+
+def save_model(folder: str | Path, network: nn.Module, spec: ModelSpec) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into ``folder``, each whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    with atomic_path(folder / "model.safetensors") as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
+    write_json(folder / "config.json", {"format": FORMAT, **asdict(spec)})
+
+
+def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle:
+    """The model saved in ``folder``, ready for ``predict``; a run folder gives its ``best`` model.
+
+    Raises
+    ------
+    InputError : files missing or broken, an unknown setting, weights that do not fit the configuration (names up to
+        five), a pickled checkpoint.
+    """
+    folder = _find(Path(folder))
+    spec = _read_spec(folder / "config.json")
+    weights = folder / "model.safetensors"
+    try:
+        network = build_model(spec.model)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            folder / "config.json", f"its model cannot be built: {error}", "use the file it came with"
+        ) from None
+    try:
+        state = load_file(weights, device="cpu")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(weights, f"not a whole safetensors file ({error})", "copy it again or train anew") from None
+    _check_fit(weights, state, network.state_dict())
+    network.load_state_dict(state)
+    return Bundle(network=network.eval().to(device), spec=spec)
+
+
+def _find(folder: Path) -> Path:
+    if folder.is_file():
+        hint = "pickled checkpoints are never loaded; " if folder.suffix in (".pt", ".pth", ".ckpt", ".pkl") else ""
+        raise InputError(
+            folder, "is a file, not a model folder", f"{hint}pass the folder with config.json and model.safetensors"
+        )
+    for candidate in (folder, folder / "best", folder / "last"):
+        if (candidate / "config.json").is_file():
+            if not (candidate / "model.safetensors").is_file():
+                raise InputError(candidate / "model.safetensors", "is missing", "copy it beside config.json")
+            return candidate
+    if not folder.exists():
+        raise InputError(
+            folder, "there is no such folder", "pass a run folder of `patchforest train` or a model folder"
+        )
+    raise InputError(folder, "holds no config.json, nor a best/ with one", "pass a run folder of `patchforest train`")
+
+
+def _read_spec(path: Path) -> ModelSpec:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(path, f"not valid JSON ({error})", "restore the file written by training") from None
+    if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
+        raise InputError(
+            path, f"not a patchforest model of format {FORMAT}", "use the version that wrote it, or train anew"
+        )
+    try:
+        values = _known(path, raw, ModelSpec)
+        values["model"] = ModelConfig(**_tuples(_known(path, raw["model"], ModelConfig)))
+        if raw.get("forest") is not None:
+            values["forest"] = ForestPolicy(**_known(path, raw["forest"], ForestPolicy))
+        return ModelSpec(**_tuples(values))
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            path, f"a setting is missing or wrong ({error})", "restore the file written by training"
+        ) from None
+
+
+def _known(path: Path, raw: Any, kind: type) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise InputError(path, f"{kind.__name__} must be a table of settings", "restore the file written by training")
+    names = {f.name for f in fields(kind)}
+    unknown = sorted(set(raw) - names)
+    if unknown:
+        raise InputError(
+            path, f"unknown setting {unknown[0]!r}", f"settings of {kind.__name__} are {', '.join(sorted(names))}"
+        )
+    return dict(raw)
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _check_fit(path: Path, state: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    faults = [f"missing {k}" for k in wanted if k not in state] + [f"unknown {k}" for k in state if k not in wanted]
+    faults += [
+        f"{k} is {tuple(state[k].shape)}, not {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    faults += [f"{k} is not finite" for k, v in state.items() if v.is_floating_point() and not torch.isfinite(v).all()]
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise InputError(
+            path,
+            f"weights do not fit config.json: {', '.join(faults[:5])}{more}",
+            "use the config.json saved with them",
+        )

@@ -1,0 +1,34 @@
+"""SHF and SAP, decoder-free: every token answers for its own leaf on a q × q grid; no raster in training."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from patchforest.models.config import ModelConfig
+from patchforest.models.trunk import Trunk
+from patchforest.nn.raster import ForestBatch
+from patchforest.nn.readout.output import DenseOutput
+from patchforest.nn.readout.token import TokenReadout
+
+
+class SHF(nn.Module):
+    """Token masks from forest leaves; ``forward`` paints them to logits (B, K, H, W), linear inside a leaf.
+
+    Source: SHF and ROVAI (SAP). Changed: place embedding instead of index vectors, a convolutional stem, q = 2p, and
+    the exact area-weighted loss (``train.losses``).
+    """
+
+    needs_forest = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.trunk = Trunk(config)
+        self.readout = TokenReadout(config.width, config.classes, config.q or 2 * config.patch)
+
+    def output(self, image_BCHW: Tensor, forest: ForestBatch) -> DenseOutput:
+        """Logits per leaf, for the loss."""
+        states, _, _, _ = self.trunk(image_BCHW, forest)
+        return self.readout(states, forest)
+
+    def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
+        return self.output(image_BCHW, forest).raster(forest.shape)

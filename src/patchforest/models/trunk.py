@@ -1,0 +1,59 @@
+"""From image and forest to token states: stem → gather → embed → encoder. Shared by every adaptive model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from patchforest.models.config import ModelConfig
+from patchforest.nn.embed import PatchEmbed, Stem
+from patchforest.nn.encoder import Encoder, taps_of
+from patchforest.nn.raster import ForestBatch, gather_batch
+
+
+class Trunk(nn.Module):
+    """Token states of every leaf, with the stem's rasters and the encoder's taps.
+
+    The stem sees the whole image at stride 2, 4, ... before anything is averaged into leaves: every token reads its
+    own pixels and what the stem found in its leaf.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch, self.cell = config.patch, config.cell
+        self.stem = Stem(config.channels, config.stem) if config.stem else None
+        self.stem_stride = 2 ** len(config.stem)
+        if self.stem is not None and config.cell % self.stem_stride:
+            raise ValueError(
+                f"the stem's stride {self.stem_stride} must divide the smallest leaf {config.cell}; use fewer stages"
+            )
+        self.sub = min(2, config.cell // self.stem_stride)
+        stem_features = config.stem[-1] * self.sub**2 if config.stem else 0
+        self.embed = PatchEmbed(
+            config.channels * config.patch**2,
+            config.width,
+            stem_features=stem_features,
+            embedding=config.embedding,
+            max_tokens=config.max_tokens,
+        )
+        self.encoder = Encoder(config.width, config.depth, config.heads, dropout=config.dropout)
+        self.taps = tuple(reversed(taps_of(config.depth))) if config.depth else (0, 0, 0, 0)
+
+    def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
+        """States (B, L, D); taps, last first; stem rasters; the normalised image."""
+        if forest.cell != self.cell:
+            raise ValueError(f"this model was made for forests of cell {self.cell}; got cell {forest.cell}")
+        image_BCHW = normalise(image_BCHW)
+        patches = gather_batch(image_BCHW, forest, self.patch)
+        rasters = self.stem(image_BCHW.contiguous(memory_format=torch.channels_last)) if self.stem is not None else []
+        stem_BLF = None
+        if rasters:
+            stem_BLF = gather_batch(rasters[-1], forest.at_stride(self.stem_stride), self.sub).flatten(2)
+        tokens = self.embed(patches, forest, stem_BLF)
+        states, taps = self.encoder(tokens, forest.valid_BL, self.taps)
+        return states, taps, rasters, image_BCHW
+
+
+def normalise(image: Tensor) -> Tensor:
+    """Values in [0, 1] to about zero mean and unit spread: (x − 0.5) / 0.25."""
+    return (image - 0.5) * 4.0

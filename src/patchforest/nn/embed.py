@@ -1,0 +1,122 @@
+"""Patches to tokens: pixels + place + scale.
+
+Dimension letters: B batch, L leaves, C channels, D model width, n spatial axes, p patch side.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchforest.nn.raster import ForestBatch
+
+LONGEST, SHORTEST = 16384.0, 16.0
+"""Wavelengths of the place embedding in level-0 pixels."""
+WAVES = 11
+PLACE_FEATURES = 4 * WAVES + 6
+
+
+def place_features(forest: ForestBatch) -> Tensor:
+    """(B, L, 4·11 + 6) sines and cosines of leaf centres (level-0 pixels of the frame) and of log2 of their side.
+
+    Depends on where a leaf lies and how large it is, never on its index: the same leaf gets the same features in any
+    forest and any batch. Wavelengths run geometrically from 16,384 to 16 pixels.
+    """
+    centre = forest.center_BLn
+    if centre.shape[-1] == 2:
+        centre = centre + forest.place_B4[:, None, :2]
+    steps = torch.arange(WAVES, device=centre.device, dtype=torch.float32) / (WAVES - 1)
+    waves = 2 * math.pi / (LONGEST * (SHORTEST / LONGEST) ** steps)
+    angles = (centre[..., None] * waves).flatten(-2)
+    side = torch.log2(forest.size_BL.float())[..., None]
+    scale = torch.cat([side / 8, torch.sin(side * math.pi / 4), torch.cos(side * math.pi / 4)], -1)
+    return torch.cat([torch.sin(angles), torch.cos(angles), scale, torch.square(scale)], -1)
+
+
+class PatchEmbed(nn.Module):
+    """Tokens (B, L, D) of patches (B, L, C, p, p), stem features (B, L, F) and the geometry of their leaves.
+
+    ``embedding="place"`` (default) embeds centre and side, so that it carries to any image and any length;
+    ``"index"`` is the papers' learned vector per position in the sequence, which knows no geometry and works only up
+    to ``max_tokens`` leaves. Padding becomes zero.
+    """
+
+    def __init__(
+        self, in_features: int, width: int, *, stem_features: int = 0, embedding: str = "place", max_tokens: int = 4096
+    ) -> None:
+        super().__init__()
+        if embedding not in ("place", "index"):
+            raise ValueError(f"embedding must be place or index; got {embedding!r}")
+        self.pixels = nn.Linear(in_features, width)
+        self.stem = nn.Linear(stem_features, width) if stem_features else None
+        self.geometry: nn.Sequential | None = None
+        self.index: nn.Parameter | None = None
+        if embedding == "index":
+            self.index = nn.Parameter(torch.zeros(max_tokens, width))
+        else:
+            self.geometry = nn.Sequential(nn.Linear(PLACE_FEATURES, width), nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, patches_BLCpp: Tensor, forest: ForestBatch, stem_BLF: Tensor | None = None) -> Tensor:
+        tokens_BLD = self.pixels(patches_BLCpp.flatten(2))
+        if self.stem is not None and stem_BLF is not None:
+            tokens_BLD = tokens_BLD + self.stem(stem_BLF)
+        length = tokens_BLD.shape[1]
+        if self.index is not None:
+            if length > len(self.index):
+                raise ValueError(
+                    f"the index embedding was made for {len(self.index)} leaves; got {length}. Use embedding='place'"
+                )
+            tokens_BLD = tokens_BLD + self.index[:length]
+        if self.geometry is not None:
+            tokens_BLD = tokens_BLD + self.geometry(place_features(forest).to(tokens_BLD.dtype))
+        return tokens_BLD * forest.valid_BL[..., None]
+
+
+class ConvNormAct(nn.Sequential):
+    """3 × 3 convolution, batch norm, GELU."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(channels_out, momentum=0.05),
+            nn.GELU(),
+        )
+
+
+class Residual(nn.Module):
+    """Two 3 × 3 convolutions around a skip: x + f(x)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvNormAct(channels, channels)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels, momentum=0.05)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x + self.second(self.first(x)))
+
+
+class Stem(nn.Module):
+    """Convolutional features before the gather: rasters at strides 2, 4, ..., one per entry of ``widths``."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...], *, blocks: int = 1) -> None:
+        super().__init__()
+        stages = []
+        for width in widths:
+            stages.append(
+                nn.Sequential(ConvNormAct(channels, width, stride=2), *[Residual(width) for _ in range(blocks)])
+            )
+            channels = width
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, image_BCHW: Tensor) -> list[Tensor]:
+        """Rasters of ceil(H / 2^k), k = 1, 2, ..."""
+        out = []
+        for stage in self.stages:
+            image_BCHW = stage(image_BCHW)
+            out.append(image_BCHW)
+        return out

@@ -1,0 +1,46 @@
+"""What a dense readout hands to the loss and to the painter: logits per leaf, or logits on a raster.
+
+Dimension letters: B batch, L leaves, K classes, q output side a leaf, H W image, h w raster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchforest.nn.raster import ForestBatch, crop, paint_batch
+
+
+@dataclass(frozen=True, eq=False)
+class TokenMask:
+    """Logits (B, L, K, q, q): every leaf answers on a q × q grid over its own square."""
+
+    logits: Tensor
+    forest: ForestBatch
+
+    def raster(self, shape: tuple[int, ...], mode: str = "bilinear") -> Tensor:
+        """(B, K, H, W) full-resolution logits."""
+        return crop(paint_batch(self.logits, self.forest, mode), shape)
+
+
+@dataclass(frozen=True, eq=False)
+class RasterMask:
+    """Logits (B, K, ceil(H/stride), ceil(W/stride)): one answer a ``stride`` × ``stride`` block."""
+
+    logits: Tensor
+    stride: int
+
+    def raster(self, shape: tuple[int, ...], mode: str = "bilinear") -> Tensor:
+        """(B, K, H, W) full-resolution logits."""
+        logits = self.logits
+        if self.stride > 1:
+            if mode == "nearest":
+                logits = F.interpolate(logits, scale_factor=float(self.stride), mode="nearest")
+            else:
+                logits = F.interpolate(logits, scale_factor=float(self.stride), mode="bilinear", align_corners=False)
+        return crop(logits, shape)
+
+
+DenseOutput = TokenMask | RasterMask

@@ -1,0 +1,28 @@
+"""Token readout (SHF, SAP): q × q logits straight from every token, no raster while training."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from patchforest.nn.raster import ForestBatch
+from patchforest.nn.readout.output import TokenMask
+
+
+class TokenReadout(nn.Module):
+    """LayerNorm → Linear → GELU → Linear to K·q·q logits a token.
+
+    No normalisation after the last layer: it would bound the logits that a Dice loss wants to grow.
+    """
+
+    def __init__(self, width: int, classes: int, q: int, *, hidden: int | None = None) -> None:
+        super().__init__()
+        self.classes, self.q = classes, q
+        hidden = hidden or 2 * width
+        self.head = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, classes * q * q)
+        )
+
+    def forward(self, states_BLD: Tensor, forest: ForestBatch) -> TokenMask:
+        batch, length, _ = states_BLD.shape
+        logits = self.head(states_BLD).view(batch, length, self.classes, self.q, self.q)
+        return TokenMask(logits=logits, forest=forest)

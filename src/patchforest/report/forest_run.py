@@ -1,0 +1,137 @@
+"""One image, one forest, one picture, and what it cost: the work behind ``patchforest forest``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from patchforest.report.display import Window
+from patchforest.values import Array, Forest, ForestPolicy
+
+
+@dataclass(frozen=True)
+class LevelCount:
+    """The leaves of one level: their side in level-0 pixels, their number, and the share of the image they cover."""
+
+    level: int
+    size: int
+    leaves: int
+    area: float
+
+
+@dataclass(frozen=True)
+class ForestSummary:
+    """What a forest costs against a uniform grid at its smallest leaf.
+
+    Attributes
+    ----------
+    tokens : number of leaves.
+    smallest : side of the smallest leaf in pixels.
+    uniform_tokens : leaves of the uniform grid of that side.
+    levels : coarse to fine, levels without leaves left out.
+    """
+
+    tokens: int
+    smallest: int
+    uniform_tokens: int
+    levels: tuple[LevelCount, ...]
+
+    @property
+    def fewer(self) -> float:
+        """How many times fewer tokens than the uniform grid."""
+        return self.uniform_tokens / self.tokens
+
+    @property
+    def attention_ratio(self) -> float:
+        """How many times fewer pairs of tokens full attention looks at."""
+        return self.fewer**2
+
+
+@dataclass(frozen=True, eq=False)
+class ForestRun:
+    """A forest cut and drawn: the seconds of every step by name, in order."""
+
+    forest: Forest
+    summary: ForestSummary
+    image_shape: tuple[int, ...]
+    image_dtype: str
+    seconds: dict[str, float]
+
+
+def summarise_forest(forest: Forest) -> ForestSummary:
+    """Leaves per level and token counts of a forest, 2-D or 3-D."""
+    smallest = int(forest.size.min())
+    uniform = int(np.prod([-(-s // smallest) for s in forest.shape]))
+    pixels = float(np.prod(forest.shape))
+    levels = []
+    for level in np.unique(forest.level):
+        here = forest.level == level
+        share = float(forest.area[here].sum()) / pixels
+        levels.append(LevelCount(int(level), int(forest.size[here][0]), int(here.sum()), share))
+    return ForestSummary(len(forest), smallest, uniform, tuple(levels))
+
+
+def draw_forest_of(
+    path: Path, policy: ForestPolicy, *, out: Path, window: Window | None = None, max_side: int = 1600
+) -> ForestRun:
+    """Reads an image, cuts its forest by a policy, writes the forest drawn over it to ``out``, and times each step.
+
+    Raises
+    ------
+    InputError : the image cannot be read, or ``out`` cannot be written.
+    ValueError : the policy does not fit the image.
+    """
+    from patchforest.io.open import open_image
+    from patchforest.io.write import write_image
+    from patchforest.report.forest_picture import draw_forest
+
+    clock = _Clock()
+    image = open_image(path).read()
+    clock.lap("read")
+    forest = _cut(image, policy, window, clock)
+    picture = draw_forest(image, forest, window=window, max_side=max_side)
+    clock.lap("draw")
+    write_image(out, picture)
+    clock.lap("write")
+    return ForestRun(forest, summarise_forest(forest), image.shape, str(image.dtype), clock.seconds)
+
+
+def _cut(image: Array, policy: ForestPolicy, window: Window | None, clock: _Clock) -> Forest:
+    """As ``tree.cut.cut_forest``, with the detail map and the tree timed apart where the policy has a detail map."""
+    from patchforest.tree.cut import cut_forest
+    from patchforest.tree.detail import detail_map
+    from patchforest.tree.forest import build_forest, default_root, scaled_budget
+
+    if policy.uniform is not None or policy.criterion == "variance":
+        forest = cut_forest(image, policy, window=window)
+    else:
+        detail = detail_map(image, policy.cell, criterion=policy.criterion, window=window)
+        clock.lap("detail map")
+        shape = (int(image.shape[0]), int(image.shape[1]))
+        forest = build_forest(
+            detail,
+            shape=shape,
+            cell=policy.cell,
+            budget=None if policy.budget is None else scaled_budget(policy, shape),
+            threshold=policy.threshold,
+            root=policy.root or default_root(shape, policy.cell),
+            max_depth=policy.max_depth,
+        )
+    clock.lap("forest")
+    return forest
+
+
+class _Clock:
+    """Seconds since the last lap, collected by name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now

@@ -1,0 +1,94 @@
+"""The full-resolution objective at the price of the tokens: area-weighted Dice + cross-entropy, exact (F4).
+
+With nearest painting, sums over pixels equal area-weighted sums over blocks with area-averaged labels. So a readout
+that answers per leaf, or on a coarse raster, trains on the same loss as its full-resolution mask, and nothing of
+that size is ever allocated.
+
+Dimension letters: B batch, L leaves, K output channels, q output side a leaf, H W image, h w raster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchforest.nn.raster import gather_batch
+from patchforest.nn.readout.output import DenseOutput, TokenMask
+
+
+def segmentation_loss(output: DenseOutput, label_BHW: Tensor, *, weight: float = 0.5, eps: float = 1.0) -> Tensor:
+    """weight · cross-entropy + (1 − weight) · (1 − Dice), as of the full-resolution mask painted by nearest.
+
+    Parameters
+    ----------
+    output : logits of a dense readout, K = 1 (sigmoid, one foreground class) or K classes with background (softmax).
+    label_BHW : class numbers, negative where ignored.
+    weight, eps : w and ε of APF equation 7. Dice sums run over the batch; with softmax, Dice is the mean over classes.
+
+    Returns a scalar; zero (with a gradient of zero) where every pixel is ignored.
+    """
+    channels = output.logits.shape[2] if isinstance(output, TokenMask) else output.logits.shape[1]
+    logits, target, area = soft_targets(output, label_BHW, channels)
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    total = area.sum().clamp(min=1e-12)
+    if channels == 1:
+        cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        probability = torch.sigmoid(logits)
+    else:
+        cross = -(target * F.log_softmax(logits, dim=1)).sum(1, keepdim=True)
+        probability = torch.softmax(logits, dim=1)
+    weighed = probability * area
+    both = (weighed * target).sum((0, 2))
+    either = weighed.sum((0, 2)) + (target * area).sum((0, 2))
+    dice = (2 * both + eps) / (either + eps)
+    return weight * (cross * area).sum() / total + (1 - weight) * (1 - dice).mean()
+
+
+def soft_targets(output: DenseOutput, label_BHW: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, K, N), area-averaged labels (B, K, N) and known area in pixels (B, 1, N) of every output block."""
+    dtype = torch.float64 if output.logits.dtype == torch.float64 else torch.float32
+    known = (label_BHW >= 0).to(dtype)[:, None]
+    if channels == 1:
+        truth = (label_BHW > 0).to(dtype)[:, None]
+    else:
+        truth = F.one_hot(label_BHW.clamp(min=0), channels).movedim(-1, 1).to(dtype) * known
+    both = torch.cat([known, truth], 1)
+    if isinstance(output, TokenMask):
+        shares, logits, block = _token_shares(output, both)
+    else:
+        short = [(-s) % output.stride for s in both.shape[2:]]
+        both = F.pad(both, (0, short[1], 0, short[0]))
+        shares = (F.avg_pool2d(both, output.stride) if output.stride > 1 else both).flatten(2)
+        logits, block = output.logits.flatten(2), shares.new_full((1, 1, 1), float(output.stride**2))
+    seen = shares[:, :1]
+    target = shares[:, 1:] / seen.clamp(min=1e-12)
+    return logits, target.clamp(0, 1), seen * block
+
+
+def _token_shares(output: TokenMask, both_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    forest, q = output.forest, output.logits.shape[-1]
+    largest = int(forest.size_BL.max())
+    short = [(-s) % largest for s in forest.shape]
+    padded = F.pad(both_BCHW, (0, short[1], 0, short[0]))
+    wider = replace(forest, shape=tuple(padded.shape[2:]))
+    shares = gather_batch(padded, wider, q)  # (B, L, 1 + K, q, q), zero where padded
+    shares = shares.permute(0, 2, 1, 3, 4).flatten(2)
+    logits = merge_subpixels(output).permute(0, 2, 1, 3, 4).flatten(2)
+    block = (forest.size_BL.to(shares.dtype) / q).square()[:, None, :, None].expand(-1, -1, -1, q * q).flatten(2)
+    return shares, logits, block
+
+
+def merge_subpixels(output: TokenMask) -> Tensor:
+    """Logits in which leaves shorter than q pixels say the same within every pixel: what painting shows of them."""
+    logits, size_BL = output.logits, output.forest.size_BL
+    q = logits.shape[-1]
+    for size in torch.unique(size_BL[size_BL < q]).tolist():
+        factor = q // size
+        b, leaf = torch.nonzero(size_BL == size, as_tuple=True)
+        small = logits[b, leaf]
+        mean = F.avg_pool2d(small, factor).repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+        logits = logits.index_put((b, leaf), mean)
+    return logits
