@@ -40,3 +40,10 @@ def test_a_broken_torch_is_a_fault_not_a_crash(monkeypatch: pytest.MonkeyPatch) 
     here = environment.describe_environment()
     assert here.faults == ("torch is installed but does not import: libfoo.so: undefined symbol",)
     assert here.threads is None
+
+
+def test_devices_are_chosen_or_refused() -> None:
+    assert environment.choose_device("cpu", threads=1) == "cpu"
+    for name in ("cuda:77", "no-such-device"):
+        with pytest.raises(ValueError, match="there is cpu"):
+            environment.choose_device(name)

@@ -48,4 +48,12 @@ def test_the_picture_is_written_and_every_step_timed(
     drawn = np.asarray(cv2.imread(str(tmp_path / "a b.png")))
     assert drawn.shape == (180, 252, 3)
     assert {"read", "forest", "draw", "write"} <= set(run.seconds)
+    assert ("detail map" in run.seconds) == (policy.uniform is None)
     np.testing.assert_array_equal(run.forest.origin, cut_forest(image[:, :, None], policy).origin)
+
+
+def test_a_budget_below_the_number_of_roots_is_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "in.png"), np.zeros((128, 128), np.uint8))
+    with pytest.raises(ValueError, match="16"):
+        draw_forest_of(tmp_path / "in.png", ForestPolicy(budget=5, root=32), out=tmp_path / "out.png")
+    assert not (tmp_path / "out.png").exists()

@@ -53,6 +53,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return BAD_INPUT, from_worker["line"].strip().splitlines()[-1]
     if isinstance(error, ValueError) and _raised_by_us(error):
         return USAGE, str(error)
+    if type(error).__mro__[1] is RuntimeError and _raised_by_us(error):  # a run that cannot go on, such as diverged
+        return BUG, str(error)
     return BUG, (
         f"this is a bug in patchforest: {type(error).__name__}: {_first_line(error)}; "
         "run it again with --debug and report the traceback"

@@ -56,7 +56,7 @@ def make_blobs(
         _draw_blob(drawn, min(256, *size), tentacles, thickness, rng)
         tone[drawn > 0] = _BODY + rng.normal(0, 12, 3)
         label |= drawn
-    soft = cv2.GaussianBlur(tone, (0, 0), 0.8)
+    soft: Array = cv2.GaussianBlur(tone, (0, 0), 0.8)
     inside = cv2.GaussianBlur(rng.standard_normal(size, dtype=np.float32), (0, 0), 2.0) * 7.0
     soft += (inside * label * np.float32(texture))[..., None]
     soft += rng.standard_normal(size, dtype=np.float32)[..., None] * np.float32(1.5)
@@ -77,7 +77,9 @@ def _draw_blob(out: Array, room: int, tentacles: int, thickness: float, rng: np.
     for _ in range(int(rng.integers(0, tentacles + 1))):
         heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.22, 24))
         step = rng.uniform(0.25, 0.6) * room / 24
-        path = centre + np.cumsum(step * np.stack([np.cos(heading), np.sin(heading)], 1), 0) + _rim(heading[0], axes.min())
+        path = (
+            centre + np.cumsum(step * np.stack([np.cos(heading), np.sin(heading)], 1), 0) + _rim(heading[0], axes.min())
+        )
         path = np.vstack([centre, path])
         for k in range(len(path) - 1):
             wide = max(1, round(thickness * (1 - 0.7 * k / 24)))

@@ -75,8 +75,8 @@ class RoadMix:
 
 
 SHIFTED_MIX = RoadMix(
-    stone_share=0.48, stone_max=120.0, stone_level=0.74, stone_spread=0.09, corners=(8, 16), mortar_level=0.55, sand=0.06,
-    void_share=0.07, void_max=64.0, film=1.8, pool_share=0.06, cracks=5.0, crack_width=3.5,
+    stone_share=0.48, stone_max=120.0, stone_level=0.74, stone_spread=0.09, corners=(8, 16), mortar_level=0.55,
+    sand=0.06, void_share=0.07, void_max=64.0, film=1.8, pool_share=0.06, cracks=5.0, crack_width=3.5,
 )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def _smooth_noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator
     """Gaussian noise float32 of mean 0 and standard deviation about 1, smooth over ``sigma`` pixels."""
     step = max(1.0, sigma / 2)
     small = (int(np.ceil(shape[0] / step)) + 8, int(np.ceil(shape[1] / step)) + 8)
-    field = rng.standard_normal(small, dtype=np.float32)
+    field: Array = rng.standard_normal(small, dtype=np.float32)
     spread = max(sigma / step, 0.3)
     field = cv2.GaussianBlur(field, (0, 0), spread) * np.float32(2 * np.sqrt(np.pi) * spread)
     if step > 1:
@@ -163,7 +163,7 @@ def _pack(shape: tuple[int, int], mix: RoadMix, rng: np.random.Generator) -> tup
         *((d, share, STONE) for d, share in _grading(mix.stone_max, mix.stone_min, mix.stone_share, mix.scale, limit)),
         *((d, share, VOID) for d, share in _grading(mix.void_max, mix.void_min, mix.void_share, mix.scale, limit)),
     ]
-    count = debt = 0
+    count, debt = 0, 0.0
     for diameter, share, kind in sorted(classes, key=lambda c: -c[0]):
         wanted = share * label.size + (debt if kind == STONE else 0)
         free = cv2.distanceTransform(np.pad((label == MORTAR).astype(np.uint8), 1, mode="reflect"), cv2.DIST_L2, 3)
@@ -194,7 +194,7 @@ def _grading(largest: float, smallest: float, share: float, scale: float, limit:
 
 
 def _outline(diameter: float, kind: int, mix: RoadMix, rng: np.random.Generator) -> Array:
-    """Corners (k, 2) of a (column, row) polygon about 0: on an ellipse, hence convex, for a stone; dented for a void."""
+    """Corners (k, 2), (column, row) about 0: on an ellipse, hence convex, for a stone; dented for a void."""
     stone = kind == STONE
     k = int(rng.integers(mix.corners[0], mix.corners[1] + 1)) if stone else 24
     angle = (np.arange(k) + (rng.uniform(-0.35, 0.35, k) if stone else 0)) * (2 * np.pi / k)

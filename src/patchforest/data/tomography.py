@@ -81,9 +81,7 @@ def project(image: Array, angles: int) -> Array:
                 [s, c, (height - 1) / 2 - middle * (s + c)],
             ]
         )
-        turned = cv2.warpAffine(
-            source, turn, (detectors, detectors), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        )
+        turned = cv2.warpAffine(source, turn, (detectors, detectors), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
         sinogram[k] = cv2.reduce(turned, 0, cv2.REDUCE_SUM)[0]
     return sinogram
 

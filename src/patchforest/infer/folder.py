@@ -22,7 +22,7 @@ from patchforest.io.write import write_image, write_mask
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.values import Array
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 LARGEST_PNG = 65535
 STATE, OVERLAYS = ".state", "overlays"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -59,7 +59,7 @@ def predict_many(
 
     Parameters
     ----------
-    inputs : image files, and folders that are searched for PNG, JPEG and TIFF files at any depth.
+    inputs : image files, and folders that are searched for PNG, JPEG, TIFF and NumPy files at any depth.
     suffix : ``.png`` or ``.tif`` for the masks.
     draw : makes the overlay (H, W, 3) from image and mask; None: no overlays.
     overwrite : do finished ones again.

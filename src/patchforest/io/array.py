@@ -1,4 +1,4 @@
-"""NumPy arrays as image sources, and the small steps every reader shares: windows, orientation, alpha, finite values."""
+"""NumPy arrays as image sources, and the steps every reader shares: windows, orientation, alpha, finite values."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def window_of(
     height: int | None,
     width: int | None,
 ) -> tuple[int, int, int, int]:
-    """(row, column, height, width) with None filled in up to the far edge; ValueError where it is not within the level."""
+    """(row, column, height, width), None filled in up to the far edge; ValueError where it is not within the level."""
     if not 0 <= level < len(levels):
         raise ValueError(f"level {level} does not exist; this image has levels 0 to {len(levels) - 1}")
     rows, columns = levels[level]
@@ -111,7 +111,7 @@ def window_of(
 
 
 def image_values(pixels: Array, path: str | Path, row: int = 0, column: int = 0) -> Array:
-    """``pixels`` (h, w, C) as images hold them: bool as uint8 0/255, native byte order, C-contiguous, no NaN or infinity.
+    """``pixels`` (h, w, C) as images hold them: bool as uint8 0/255, native byte order, contiguous, all finite.
 
     ``row`` and ``column`` are the window's place, for the message.
 
@@ -140,7 +140,7 @@ def native(pixels: Array) -> Array:
 
 
 def orient(pixels: Array, code: int) -> Array:
-    """Stored pixels (H, W, ...) as they are meant to be seen, by EXIF / TIFF orientation ``code`` (1 to 8, else upright)."""
+    """Stored pixels (H, W, ...) as they are to be seen, by EXIF / TIFF orientation ``code`` (1 to 8, else upright)."""
     transpose, flip_rows, flip_columns = _ORIENTATIONS.get(code, _ORIENTATIONS[1])
     if transpose:
         pixels = pixels.swapaxes(0, 1)
@@ -165,13 +165,13 @@ def stored_window(window: tuple[int, int, int, int], size: tuple[int, int], code
 
 
 def composite_on_white(pixels: Array, alpha: Array, *, associated: bool = False) -> Array:
-    """Unsigned ``pixels`` (h, w, C) over white through ``alpha`` (h, w), in their own dtype, rounded to the nearest value.
+    """Unsigned ``pixels`` (h, w, C) over white through ``alpha`` (h, w), in their own dtype, rounded to the nearest.
 
     ``associated``: the colours were multiplied by alpha before they were stored.
     """
     white = np.iinfo(pixels.dtype).max
     if (alpha == white).all():
         return pixels
-    opacity = alpha[:, :, None].astype(np.float64) / white
+    opacity = np.divide(alpha[:, :, None], white, dtype=np.float32 if white < 256 else np.float64)
     colour = pixels if associated else pixels * opacity
     return np.rint(np.minimum(colour + (1 - opacity) * white, white)).astype(pixels.dtype)

@@ -72,8 +72,6 @@ class PictureSource:
         self.header = png_header(data, path) if data.startswith(PNG_MAGIC) else jpeg_header(data, path)
         self.format = self.header.format
         self._pixels: Array | None = None
-        if self.header.transparent:
-            warnings.warn(f"{path}: has transparency, which is composited on white", stacklevel=3)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -98,6 +96,8 @@ class PictureSource:
         """(height, width, C) uint8 or uint16; ValueError for a window that is not within the image."""
         row, column, height, width = window_of(self.levels, level, row, column, height, width)
         if self._pixels is None:
+            if self.header.transparent:
+                warnings.warn(f"{self._path}: has transparency, which is composited on white", stacklevel=2)
             self._pixels = self._upright(_shown(self._decoded(), self.header))
         part = self._pixels[row : row + height, column : column + width]
         return image_values(part, self._path, row, column)
@@ -143,7 +143,8 @@ class PictureSource:
 
 def png_header(data: bytes, path: Path) -> Header:
     """The header of a PNG whose chunks are all there with right checksums; InputError otherwise."""
-    position, packed, chunks = len(PNG_MAGIC), 0, {}
+    position, packed = len(PNG_MAGIC), 0
+    chunks: dict[bytes, bytes] = {}
     while True:
         if position + 12 > len(data):
             raise InputError(path, f"is a truncated PNG ({len(data)} bytes, no end chunk)", _AGAIN)

@@ -102,6 +102,27 @@ def describe_environment() -> Environment:
     )
 
 
+def choose_device(name: str = "auto", *, threads: int | None = None) -> str:
+    """The PyTorch device of a name (``auto``: a GPU if there is one), after setting the number of CPU threads.
+
+    Raises
+    ------
+    ValueError : no such device here.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):  # unknown name, or a device that this build or machine lacks
+        here = ", ".join(_devices(torch))
+        raise ValueError(f"there is no device {name!r} here; there is {here}") from None
+    return name
+
+
 def _versions(distributions: Sequence[str]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     for name in distributions:

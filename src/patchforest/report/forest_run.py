@@ -100,26 +100,32 @@ def draw_forest_of(
 
 
 def _cut(image: Array, policy: ForestPolicy, window: Window | None, clock: _Clock) -> Forest:
-    """As ``tree.cut.cut_forest``, with the detail map and the tree timed apart where the policy has a detail map."""
+    """As ``tree.cut.cut_forest`` with the budget taken as it is, and detail map and tree timed apart."""
     from patchforest.tree.cut import cut_forest
-    from patchforest.tree.detail import detail_map
-    from patchforest.tree.forest import build_forest, default_root, scaled_budget
+    from patchforest.tree.detail import detail_map, variance_pyramid
+    from patchforest.tree.forest import build_forest, default_root
 
-    if policy.uniform is not None or policy.criterion == "variance":
+    if policy.uniform is not None:
         forest = cut_forest(image, policy, window=window)
+        clock.lap("forest")
+        return forest
+    shape = (int(image.shape[0]), int(image.shape[1]))
+    root = policy.root or default_root(shape, policy.cell)
+    detail: Array | list[Array]
+    if policy.criterion == "variance":
+        detail = variance_pyramid(image, policy.cell, root, window=window)
     else:
         detail = detail_map(image, policy.cell, criterion=policy.criterion, window=window)
-        clock.lap("detail map")
-        shape = (int(image.shape[0]), int(image.shape[1]))
-        forest = build_forest(
-            detail,
-            shape=shape,
-            cell=policy.cell,
-            budget=None if policy.budget is None else scaled_budget(policy, shape),
-            threshold=policy.threshold,
-            root=policy.root or default_root(shape, policy.cell),
-            max_depth=policy.max_depth,
-        )
+    clock.lap("detail map")
+    forest = build_forest(
+        detail,
+        shape=shape,
+        cell=policy.cell,
+        budget=policy.budget,
+        threshold=policy.threshold,
+        root=root,
+        max_depth=policy.max_depth,
+    )
     clock.lap("forest")
     return forest
 

@@ -177,6 +177,7 @@ def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunCo
 
 def parse_config(raw: dict[str, Any], name: str = "configuration") -> RunConfig:
     """The configuration of a plain nested mapping; ``name`` is what errors call it."""
+    raw = {"train": {}, **raw}  # so that its faults are found below, with its name
     _refuse_unknown(raw, RunConfig, name, "")
     try:
         return TypeAdapter(RunConfig).validate_json(json.dumps(_plain(raw)), strict=True)
@@ -285,7 +286,9 @@ def _first_fault(error: ValidationError) -> tuple[str, str]:
     where = ".".join(str(p) for p in first["loc"] if not _is_branch(str(p)))
     if first["type"] == "value_error":
         return f"{where}: {first['ctx']['error']}", "correct that setting"
-    hint = first["msg"].replace("Input should be", "give", 1)
+    hint = first["msg"].replace("Input should be", "give", 1).replace("an object", "a mapping of settings")
+    if where.startswith("data.label_map"):
+        hint = "map label values, or the word other, to class numbers, e.g. {0: 0, other: 1}"
     return f"{where} is {json.dumps(first['input'])} ({type(first['input']).__name__})", hint
 
 

@@ -32,7 +32,7 @@ class ClassScore:
 def score_case(prediction: Array, truth: Array, num_classes: int, *, tolerance: float = 2.0) -> tuple[ClassScore, ...]:
     """Every score of every class at once, sharing the work; 12 Mpx of 5 classes take seconds."""
     confusion = confusion_matrix(prediction, truth, num_classes)
-    overlap, union = _dice_of(confusion), _iou_of(confusion)
+    overlap, union = dice_of(confusion), iou_of(confusion)
     scores = []
     for k in range(num_classes):
         empty = not confusion[k].any() and not confusion[:, k].any()
@@ -69,12 +69,12 @@ def confusion_matrix(prediction: Array, truth: Array, num_classes: int) -> Array
 
 def dice(prediction: Array, truth: Array, num_classes: int) -> Array:
     """(K,) float64: 2 |P ∩ T| / (|P| + |T|); 1 where both are empty (spec section 15)."""
-    return _dice_of(confusion_matrix(prediction, truth, num_classes))
+    return dice_of(confusion_matrix(prediction, truth, num_classes))
 
 
 def iou(prediction: Array, truth: Array, num_classes: int) -> Array:
     """(K,) float64: |P ∩ T| / |P ∪ T|; 1 where both are empty."""
-    return _iou_of(confusion_matrix(prediction, truth, num_classes))
+    return iou_of(confusion_matrix(prediction, truth, num_classes))
 
 
 def boundary_f(prediction: Array, truth: Array, num_classes: int, *, tolerance: float = 2.0) -> Array:
@@ -96,17 +96,14 @@ def hd95(prediction: Array, truth: Array, num_classes: int) -> tuple[float | Non
     return tuple(_hd95_of(a, b) for a, b in pairs)
 
 
-def foreground_dice(confusion: Array) -> float:
-    """Mean Dice over the foreground classes of a confusion matrix, empty-both = 1: what training selects models by."""
-    return float(_dice_of(confusion)[1:].mean())
-
-
-def _dice_of(confusion: Array) -> Array:
+def dice_of(confusion: Array) -> Array:
+    """(K,) Dice of a confusion matrix; 1 where both sides are empty."""
     both, size = np.diag(confusion).astype(float), confusion.sum(0) + confusion.sum(1)
     return np.where(size > 0, 2 * both / np.maximum(size, 1), 1.0)
 
 
-def _iou_of(confusion: Array) -> Array:
+def iou_of(confusion: Array) -> Array:
+    """(K,) IoU of a confusion matrix; 1 where both sides are empty."""
     both = np.diag(confusion).astype(float)
     union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
     return np.where(union > 0, both / np.maximum(union, 1), 1.0)

@@ -1,0 +1,255 @@
+"""What happens between the steps: validation, checkpoints, saved models, logs, and stopping when asked to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+
+from patchforest.io.atomic import write_json, write_text
+from patchforest.models.bundle import ModelSpec, save_model
+from patchforest.train.checkpoint import checkpoint_path, prune
+from patchforest.train.progress import Progress
+from patchforest.train.task import DivergedError, SegmentationTask
+from patchforest.train.validate import Validation, Validator
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ROWS = 100
+"""About so many rows of a run stand in its metrics.csv, besides one a validation."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of the files of a run."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def split(self) -> Path:
+        return self.root / "split.json"
+
+    @property
+    def best(self) -> Path:
+        return self.root / "best"
+
+    @property
+    def last(self) -> Path:
+        return self.root / "last"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.csv"
+
+    @property
+    def done(self) -> Path:
+        """Written last: only this makes a run finished."""
+        return self.root / "done.json"
+
+
+class StopRequest:
+    """Set by SIGTERM, SIGUSR1 (SLURM) or Ctrl-C; polled between steps and validation cases. A second Ctrl-C insists."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler: it only sets the flag."""
+        if number == signal.SIGINT and self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def install(self) -> None:
+        """Take over the signals, in the main thread, where alone Python can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self.handle)
+
+    @contextmanager
+    def listening(self) -> Iterator[StopRequest]:
+        """Signals set the flag inside the block; what handled them before does so again after."""
+        before = {n: signal.getsignal(n) for n in SIGNALS}
+        self.install()
+        try:
+            yield self
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+
+class Recorder(lightning.Callback):
+    """Drives one run of a ``SegmentationTask`` and leaves everything in its folder.
+
+    ``finished`` tells whether the budget was spent; otherwise a stop was asked for and a checkpoint written.
+    """
+
+    def __init__(
+        self, folder: RunFolder, spec: ModelSpec, validator: Validator, progress: Progress, stop: StopRequest
+    ) -> None:
+        self._folder, self._spec, self._validator = folder, spec, validator
+        self._progress, self._stop = progress, stop
+        self.finished, self._saved, self._written = False, time.monotonic(), 0.0
+        self.rows: list[dict[str, float | int]] = []
+        self.best, self._validations, self._validated_at = -1.0, 0, -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to log and choose on."""
+        state = {"rows": self.rows, "best": self.best}
+        return {**state, "validations": self._validations, "validated_at": self._validated_at}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of ``state_dict``."""
+        self.rows, self.best = state_dict["rows"], state_dict["best"]
+        self._validations, self._validated_at = state_dict["validations"], state_dict["validated_at"]
+
+    def on_train_start(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:  # type: ignore[override]
+        """Take the signals from Lightning; do what was due when the run was interrupted."""
+        self._stop.install()
+        if task.budget.steps:
+            self._between(trainer, task)
+        task.budget.resume()
+
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: lightning.Trainer, task: SegmentationTask, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """After every step: count, log, and whatever is due."""
+        if (batch_idx + 1) % task.config.accumulate == 0:
+            task.made_step()
+            self._log(trainer, task)
+            task.budget.pause()
+            self._between(trainer, task)
+            task.budget.resume()
+        elif self._stop():
+            self._halt(trainer, task)
+
+    def _between(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        """Validation, checkpoint, end of the run or a stop, as due; the budget's clock stands still meanwhile."""
+        over = task.budget.progress >= 1
+        if not self._stop() and (over and self._validated_at < task.budget.steps or self._validation_is_due(task)):
+            self._validate(trainer, task)
+        if self._stop():
+            self._halt(trainer, task)
+        elif over:
+            self._finish(trainer, task)
+        elif self._checkpoint_is_due(task):
+            self._checkpoint(trainer, task)
+
+    def _validation_number(self, task: SegmentationTask) -> int:
+        every = task.config.validate_every
+        return int(task.budget.progress / every + 1e-9) if every <= 1 else int(task.budget.steps // every)
+
+    def _validation_is_due(self, task: SegmentationTask) -> bool:
+        return self._validation_number(task) > self._validations
+
+    def _checkpoint_is_due(self, task: SegmentationTask) -> bool:
+        steps = task.config.checkpoint_steps
+        due = steps is not None and task.budget.steps % steps == 0
+        return due or time.monotonic() - self._saved > 60 * task.config.checkpoint_minutes
+
+    def _validate(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        """Score the weights, save them as last and perhaps best, and the state after; nothing if stopped midway."""
+        self._require_finite(task)
+        result = self._validator(task.final_network)
+        if self._stop():
+            return
+        self._validations, self._validated_at = self._validation_number(task), task.budget.steps
+        save_model(self._folder.last, task.final_network, self._spec)
+        if result is not None:
+            self._add_row(trainer, task, result)
+            better = result.dice > self.best
+            if better:
+                self.best = result.dice
+                save_model(self._folder.best, task.final_network, self._spec)
+            empty = f", {result.empty} empty in both" if result.empty else ""
+            self._progress.line(
+                f"step {task.budget.steps}: validation Dice {result.dice:.4f} ({result.cases} images, "
+                f"{result.seconds:.0f} s{empty}){' best' if better else ''}"
+            )
+        self._checkpoint(trainer, task)
+
+    def _checkpoint(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        """A durable checkpoint of this very step; only then are older ones deleted."""
+        self._require_finite(task)
+        path = checkpoint_path(self._folder.checkpoints, task.budget.steps)
+        trainer.save_checkpoint(path)
+        prune(self._folder.checkpoints)
+        self._write_metrics()
+        self._saved = time.monotonic()
+
+    def _halt(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        self._checkpoint(trainer, task)
+        trainer.should_stop = True
+
+    def _finish(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        self._write_metrics()
+        summary = {"steps": task.budget.steps, "train_seconds": task.budget.spent, "skipped_steps": task.skipped}
+        write_json(self._folder.done, {**summary, "best_dice": self.best if self.best >= 0 else None})
+        self.finished = trainer.should_stop = True
+
+    def _require_finite(self, task: SegmentationTask) -> None:
+        if not task.is_finite():
+            raise DivergedError(
+                f"weights are not finite at step {task.budget.steps}; nothing was saved over the checkpoints before. "
+                "Lower train.lr or set train.clip"
+            )
+
+    def _log(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+        progress, budget = task.budget.progress, task.budget
+        logged = self.rows[-1]["progress"] if self.rows else 0.0
+        if progress - logged >= 1 / ROWS or not self.rows:
+            self._add_row(trainer, task, None)
+            best = f" best Dice {self.best:.4f}" if self.best >= 0 else ""
+            self._progress.update(progress, f"step {budget.steps} loss {self.rows[-1].get('loss', np.nan):.4f}{best}")
+
+    def _add_row(self, trainer: lightning.Trainer, task: SegmentationTask, result: Validation | None) -> None:
+        config, budget = task.config, task.budget
+        row: dict[str, float | int] = {
+            "step": budget.steps,
+            "seconds": round(budget.spent, 2),
+            "progress": budget.progress,
+            "samples": budget.steps * config.batch * config.accumulate,
+            "lr": task.learning_rate,
+            "skipped": task.skipped,
+        }
+        if task.losses:
+            row["loss"] = float(np.mean(task.losses))
+            task.losses.clear()
+        if result is not None:
+            row |= {"dice": result.dice, "validation_seconds": round(result.seconds, 2)}
+            row |= {f"dice_{name}": v for name, v in zip(self._spec.classes[1:], result.per_class[1:])}
+        self.rows.append(row)
+        for logger in trainer.loggers:
+            logger.log_metrics({k: float(v) for k, v in row.items() if k != "step"}, step=budget.steps)
+        if time.monotonic() - self._written > 5:
+            self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        columns = ["step", "seconds", "progress", "samples", "lr", "skipped", "loss", "dice", "validation_seconds"]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [*columns, *(f"dice_{n}" for n in self._spec.classes[1:])], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self._folder.metrics, text.getvalue())
+        self._written = time.monotonic()

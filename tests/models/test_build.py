@@ -1,0 +1,24 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from patchforest.models.build import MODELS, apf_unetr, apf_vit, build_model, shf
+from patchforest.models.config import ModelConfig
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_name_builds(name: str) -> None:
+    assert build_model(ModelConfig(name=name, width=8, depth=2, heads=2)).needs_forest == (name != "unet")
+
+
+def test_named_functions_take_the_fields() -> None:
+    assert apf_unetr(width=8, depth=1, heads=2, readout="raster").unetr is not None
+    assert shf(width=8, depth=1, heads=2, q=4).readout.q == 4
+    assert apf_vit(width=8, depth=1, heads=2, classes=7).head.out_features == 7
+
+
+def test_unknown_name_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="apf_unetr, shf"):
+        build_model(ModelConfig(name="resnet"))

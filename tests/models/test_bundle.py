@@ -1,0 +1,79 @@
+"""A saved model answers the same when loaded; broken or foreign folders end in one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from patchforest.errors import InputError
+from patchforest.models.build import build_model
+from patchforest.models.bundle import ModelSpec, load_model, save_model
+from patchforest.models.config import ModelConfig
+from patchforest.nn.raster import ForestBatch
+from patchforest.values import ForestPolicy
+from tests.forests import random_forest
+
+SPEC = ModelSpec(
+    model=ModelConfig(width=8, depth=1, heads=2, stem=(4, 4)),
+    forest=ForestPolicy(budget=32, window=64),
+    classes=("background", "vessel"),
+    intensity_window=(0.0, 4095.0),
+    window=64,
+)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    save_model(tmp_path / "run" / "best", build_model(SPEC.model), SPEC)
+    return tmp_path / "run"
+
+
+def test_round_trip(saved: Path, rng: np.random.Generator) -> None:
+    torch.manual_seed(1)
+    original = build_model(SPEC.model).eval()
+    bundle = load_model(saved)
+    assert bundle.spec == SPEC
+    assert not bundle.network.training
+    batch = ForestBatch.stack([random_forest(rng, (40, 64), budget=20)])
+    image = torch.rand(1, 3, 40, 64)
+    assert torch.equal(bundle.network(image, batch), original(image, batch))
+
+
+def test_broken_folders_end_in_one_line(saved: Path, tmp_path: Path) -> None:
+    weights, config = saved / "best" / "model.safetensors", saved / "best" / "config.json"
+    good_weights, good_config = weights.read_bytes(), config.read_text()
+
+    def refused(match: str, path: Path = saved) -> None:
+        with pytest.raises(InputError, match=match) as caught:
+            load_model(path)
+        assert "\n" not in str(caught.value)
+
+    weights.write_bytes(good_weights[:-20])
+    refused("not a whole safetensors")
+    weights.write_bytes(b"\x80\x04pickle")
+    refused("not a whole safetensors")
+    weights.unlink()
+    refused("is missing")
+    weights.write_bytes(good_weights)
+    raw = json.loads(good_config)
+    for change, match in [
+        ({"model": {**raw["model"], "width": 16}}, "do not fit config.json"),
+        ({"model": {**raw["model"], "hidden": 1}}, "unknown setting 'hidden'"),
+        ({"model": {**raw["model"], "name": "evil"}}, "cannot be built"),
+        ({"format": 99}, "format 1"),
+        ({"forest": {"budget": 3, "threshold": 1.0}}, "exactly one"),
+    ]:
+        config.write_text(json.dumps({**raw, **change}))
+        refused(match)
+    config.write_text("{not json")
+    refused("not valid JSON")
+    refused("no such folder", tmp_path / "nowhere")
+    refused("no config.json", tmp_path)
+    foreign = tmp_path / "model.pt"
+    foreign.write_bytes(b"anything")
+    refused("never loaded", foreign)
