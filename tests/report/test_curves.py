@@ -37,6 +37,15 @@ def test_three_charts_are_drawn_and_well_formed(tmp_path: Path) -> None:
     assert "a&lt;b: val_dice" in charts[1]
 
 
+def test_classes_are_shown_for_a_single_run_only(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,seconds,lr,loss,dice,dice_stone\n1,2,0.1,0.5,0.6,0.7\n2,3,0.1,0.4,0.7,0.8\n")
+    assert "dice_stone" in draw_curves({"run": path})[1]
+    both = draw_curves({"a": path, "b": path})[1]
+    assert "dice_stone" not in both
+    assert "b: dice" in both
+
+
 def test_higher_values_are_drawn_higher_and_nan_left_out() -> None:
     root = ET.fromstring(line_chart("t", {"x": [(0, 1.0), (1, float("nan")), (2, 3.0)]}, x_label="step"))
     points = [tuple(map(float, p.split(","))) for p in root.find("polyline").get("points").split()]  # type: ignore[union-attr]

@@ -21,9 +21,17 @@ def state(seed: int = 0) -> dict[str, Any]:
     weights = torch.randn(4, 3, generator=g)
     return {
         "epoch": 0,
-        "state_dict": {"a.weight": weights, "a.half": weights.to(torch.bfloat16), "tied": weights, "empty": torch.empty(0)},
+        "state_dict": {
+            "a.weight": weights,
+            "a.half": weights.to(torch.bfloat16),
+            "tied": weights,
+            "empty": torch.empty(0),
+        },
         "optimizer_states": [
-            {"state": {0: {"step": torch.tensor(7.0), "exp_avg": weights.t()}}, "param_groups": [{"betas": (0.9, 0.999)}]}
+            {
+                "state": {0: {"step": torch.tensor(7.0), "exp_avg": weights.t()}},
+                "param_groups": [{"betas": (0.9, 0.999)}],
+            }
         ],
         "callbacks": {"best": math.inf, "worst": -math.inf, "none": None, "flag": True, "text": 'a "sha256":"0" é\n'},
         "$odd": {"$tensor": "not a tensor"},
@@ -68,10 +76,10 @@ def test_every_single_bit_flip_and_truncation_is_found(tmp_path: Path, rng: np.r
     for bit in rng.choice(len(whole) * 8, size=2000, replace=False):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << (bit % 8)
-        with pytest.raises(ValueError, match="checksum|truncated"):
+        with pytest.raises(ValueError, match=r"checksum|truncated"):
             ck.decode(bytes(damaged))
     for length in [0, 1, 7, 8, 9, *rng.integers(10, len(whole), 50), len(whole) - 1]:
-        with pytest.raises(ValueError, match="truncated|checksum"):
+        with pytest.raises(ValueError, match=r"truncated|checksum"):
             ck.decode(whole[:length])
     with pytest.raises(ValueError, match="checksum"):
         ck.decode(whole + b"\0")

@@ -199,14 +199,15 @@ def area_average(image: Array, corner: Corner, side: int, patch: int) -> Array:
         return np.moveaxis(block, -1, 0)
     step = side // patch
     out = np.empty((image.shape[-1],) + (patch,) * n)
+    at: Corner
     for at in itertools.product(range(patch), repeat=n):
         piece = block[tuple(slice(a * step, (a + 1) * step) for a in at)]
-        out[(slice(None), *at)] = piece.reshape(-1, piece.shape[-1]).mean(axis=0)
+        out[(slice(None),) + at] = piece.reshape(-1, piece.shape[-1]).mean(axis=0)
     return out
 
 
 def line_weights(q: int, side: int, mode: str) -> Array:
-    """(side, q): how much each of q values, spread over ``side`` pixels, counts in every pixel. Loops, by definition."""
+    """(side, q): how much each of q values, spread over ``side`` pixels, counts in every pixel, by definition."""
     out = np.zeros((side, q))
     for pixel in range(side):
         if q > side:  # mean over the pixel: overlap of [pixel, pixel+1] with each value's interval

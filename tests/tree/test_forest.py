@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import time
 import warnings
 
 import numpy as np
 import pytest
 
-from patchforest.tree import forest as module
 from patchforest.tree.forest import balance, build_forest, coarsen, scaled_budget
 from patchforest.tree.order import morton
 from patchforest.values import Forest, ForestPolicy
@@ -255,12 +256,10 @@ def _ripple(case: Case, split: set[Node]) -> set[Node]:
     forced, so the result is the least."""
     split = set(split)
     while True:
-        leaf_at = np.empty(case.shape, object)
         leaves = reference.leaves_of(case, split)
         index = np.zeros(case.shape, int)
         for i, (corner, side) in enumerate(leaves):
             index[tuple(slice(c, c + side) for c in corner)] = i
-        del leaf_at
         forced: set[Node] = set()
         for axis in range(len(case.shape)):
             ahead = np.moveaxis(index, axis, 0)[1:].ravel()
@@ -319,11 +318,16 @@ def test_turning_the_image_turns_the_forest() -> None:
     """Without ties, on one square root, flips and turns commute with cutting (threshold: with ties as well)."""
     rng = np.random.default_rng(0)
     detail = rng.integers(1, 1 << 30, (16, 16)).astype(np.float64)
-    for policy in ({"budget": 100}, {"threshold": 2e10}):
-        leaves = {(r, c, s) for (r, c), s in reference.table(build_forest(detail, shape=(128, 128), **policy))}  # type: ignore[arg-type]
-        turned = build_forest(np.rot90(detail), shape=(128, 128), **policy)  # type: ignore[arg-type]
-        back = {(c, 128 - r - s, s) for (r, c), s in reference.table(turned)}
-        assert back == leaves
+    for budget, threshold in ((100, None), (None, 2e10)):
+        first, turned = (
+            {(int(r), int(c), int(s)) for (r, c), s in zip(f.origin, f.size, strict=True)}
+            for f in (
+                build_forest(d, shape=(128, 128), budget=budget, threshold=threshold)
+                for d in (detail, np.rot90(detail))
+            )
+        )
+        assert len(first) > 20
+        assert {(c, 128 - r - s, s) for r, c, s in turned} == first
 
 
 def test_a_forest_nests_in_a_longer_one() -> None:
@@ -401,7 +405,21 @@ class TestErrors:
         self.refuse("root.*4", root=4, budget=9)
         self.refuse("uniform.*12", uniform=12)
         self.refuse("128", uniform=128, root=64)
-        self.refuse("root|cell", cell=0, budget=9)
+
+    @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs an alarm against an endless loop")
+    @pytest.mark.parametrize("cell", [0, -8])
+    def test_a_cell_without_a_side(self, cell: int) -> None:
+        def ring(*_: object) -> None:
+            raise TimeoutError("build_forest does not come back")
+
+        before = signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 2.0)
+        try:
+            self.refuse("cell|root", cell=cell, budget=9)
+            self.refuse("cell|root", cell=cell, budget=9, root=64)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
     def test_shape_and_depth(self) -> None:
         self.refuse("shape", shape=(64,), budget=9)
@@ -431,11 +449,8 @@ class TestScaledBudget:
 
 def test_no_loop_over_leaves() -> None:
     """F1: a selection, not O(L²). 16,384 leaves of a 2048² image take far less than the seconds of a public builder."""
-    import time
-
     detail = np.random.default_rng(0).random((256, 256))
     start = time.perf_counter()
     forest = build_forest(detail, shape=(2048, 2048), cell=8, budget=16384)
     assert time.perf_counter() - start < 1.0
     assert len(forest) == 16384
-    assert module.build_forest is build_forest

@@ -1,2 +1,89 @@
-def command() -> None:
-    pass
+"""``patchforest evaluate``: scores of a trained model on labelled cases, with what they cost and what was possible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from patchforest.cli import boundary
+from patchforest.cli.predict import Precision, window_size
+from patchforest.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from patchforest.train.evaluate import Evaluation
+
+
+def command(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(help="Run folder of `train`, or model folder.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Folder, or CSV, of images and masks.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for summary.json and cases.csv.", show_default=False)],
+    split: Annotated[
+        Path | None, typer.Option(help="Text file with the ids of the cases, one a line [default: all].")
+    ] = None,
+    layout: Annotated[str, typer.Option(help="auto, paired, nnunet or csv.")] = "auto",
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option(metavar="VALUE=CLASS", help="e.g. 255=1 [default: as in training]. Repeatable."),
+    ] = None,
+    window: Annotated[
+        str, typer.Option(help="auto, whole, or the side in pixels of the windows an image is seen in.")
+    ] = "auto",
+    trees: Annotated[int, typer.Option(help="Average over so many forests.", min=1)] = 1,
+    flips: Annotated[bool, typer.Option("--flips", help="Average over the four mirror images.")] = False,
+    precision: Annotated[Precision, typer.Option(help="Of the computation.")] = "fp32",
+    threads: Annotated[int | None, typer.Option(help="CPU threads [default: all].", min=1)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    report: Annotated[bool, typer.Option(help="Write report.html with some of the cases.")] = True,
+) -> None:
+    """Score a model on labelled images.
+
+    Prints and writes, per case and class: Dice, IoU, boundary F at 2 pixels, HD95, and the label ceiling, tokens and
+    seconds. A case that cannot be read is reported and the rest goes on (exit code 4).
+    """
+    options = {"window": window_size(window), "trees": trees, "flips": flips, "precision": precision}
+    from patchforest.report.environment import choose_device
+    from patchforest.report.evaluation import evaluate_run
+
+    terminal: Terminal = context.obj
+    result = evaluate_run(
+        run,
+        data,
+        out,
+        split=split,
+        layout=layout,
+        label_map=_label_map(label_map),
+        device=choose_device(device, threads=threads),
+        report=report,
+        tell=terminal.say,
+        options=options,
+    )
+    _print(terminal, result, out)
+    if result.failed:
+        raise typer.Exit(boundary.SOME_FAILED if result.cases else boundary.BAD_INPUT)
+
+
+def _label_map(pairs: list[str] | None) -> dict[int | str, int] | None:
+    """``["255=1", "other=0"]`` as a mapping; None where nothing was given."""
+    if not pairs:
+        return None
+    mapping: dict[int | str, int] = {}
+    for pair in pairs:
+        value, equals, number = pair.partition("=")
+        if not equals or not number.isdecimal() or not (value.isdecimal() or value == "other"):
+            raise typer.BadParameter(f"--label-map takes VALUE=CLASS, e.g. 255=1 or other=0; got {pair!r}")
+        mapping[int(value) if value.isdecimal() else value] = int(number)
+    return mapping
+
+
+def _print(terminal: Terminal, result: Evaluation, out: Path) -> None:
+    from patchforest.report.evaluation import CLASS_HEADER, class_rows, cost_line
+
+    for reason in result.failed.values():
+        terminal.error(reason)
+    if result.cases:
+        terminal.table(CLASS_HEADER, class_rows(result), title=f"Means over {len(result.cases)} cases")
+        terminal.say(cost_line(result))
+    terminal.say(f"written: {out / 'summary.json'}, {out / 'cases.csv'}")

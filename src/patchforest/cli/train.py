@@ -45,7 +45,7 @@ def command(
     from patchforest.train.fit import fit
 
     terminal: Terminal = context.obj
-    run = fit(config, data, out, resume=resume)
+    run = fit(config, data, out, resume=resume, quiet=terminal.quiet)
     terminal.say(f"trained: {run}")
     if report:
         from patchforest.report.run_report import report_run

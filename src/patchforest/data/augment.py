@@ -169,12 +169,13 @@ def _tone(image: Array, rng: np.random.Generator, settings: Augment) -> Array:
     gamma = 1.0
     coloured, toned = rng.random() < settings.colour, rng.random() < settings.tone
     if coloured:
-        gain = 1 + rng.uniform(-settings.gain, settings.gain, channels)
-        offset = rng.uniform(-settings.offset, settings.offset, channels)
+        gain = 1 + rng.uniform(-settings.gain, settings.gain, (channels,))
+        offset = rng.uniform(-settings.offset, settings.offset, (channels,))
     if toned:
-        slope = 1 + rng.uniform(-settings.contrast, settings.contrast)
-        shift = rng.uniform(-settings.brightness, settings.brightness)
-        gain, offset = gain * slope, (offset - 0.5) * slope + 0.5 + shift
+        slope = 1 + float(rng.uniform(-settings.contrast, settings.contrast))
+        shift = float(rng.uniform(-settings.brightness, settings.brightness))
+        gain *= slope
+        offset = (offset - 0.5) * slope + 0.5 + shift
         gamma = float(np.exp(rng.uniform(*np.log(settings.gamma))))
     if not (coloured or toned):
         return image

@@ -1,4 +1,4 @@
-"""Masks for a file, several, or folders of them: what is bad is listed, the rest goes on, what is done is not redone."""
+"""Masks for files and folders of them: what is bad is listed, the rest goes on, what is done is not done again."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ def _window(
         turned = _padded(np.flip(image, flip))
         for tree in range(trees if bundle.spec.forest is not None else 1):
             values, forest = _forward(bundle, turned, place, tree)
-            values = np.flip(values[:, : image.shape[0], : image.shape[1]], [a + 1 for a in flip])
+            values = np.flip(values[:, : image.shape[0], : image.shape[1]], tuple(a + 1 for a in flip))
             total = values.copy() if total is None else total + values
             used.append(forest)
     assert total is not None
@@ -220,7 +220,9 @@ def _enlarge(probability: Array, factor: int, shape: tuple[int, ...]) -> Array:
     return full
 
 
-def _in_image(region: Region, forest: Forest | None, factor: int, shape: tuple[int, ...]) -> tuple[Region, Forest | None]:
+def _in_image(
+    region: Region, forest: Forest | None, factor: int, shape: tuple[int, ...]
+) -> tuple[Region, Forest | None]:
     """A window and its forest in level-0 pixels; leaves that only cover padding are left out."""
     origin = tuple(o * factor for o in region.origin)
     size = tuple(min(s * factor, n - o) for s, n, o in zip(region.shape, shape, origin))

@@ -11,7 +11,7 @@ AUTO = 1.5
 """Images whose longer side is over this many training windows are cut into windows when the choice is ``auto``."""
 
 
-def cover(shape: tuple[int, int], window: str | int, trained: int) -> tuple[Region, ...]:
+def cover(shape: tuple[int, ...], window: str | int, trained: int) -> tuple[Region, ...]:
     """Windows of one size, row by row, that cover an image of ``shape`` and overlap by about a quarter.
 
     Parameters
@@ -36,7 +36,7 @@ def cover(shape: tuple[int, int], window: str | int, trained: int) -> tuple[Regi
     return tuple(Region((r, c), sides) for r in rows for c in columns)
 
 
-def blend_weights(shape: tuple[int, int]) -> Array:
+def blend_weights(shape: tuple[int, ...]) -> Array:
     """(h, w) float32 in (0, 1]: 1 in the middle, falling smoothly over the overlap towards every side."""
     rows, columns = (_ramp(s) for s in shape)
     return (rows[:, None] * columns[None, :]).astype(np.float32)

@@ -74,6 +74,8 @@ def _one_channel(path: Path) -> Array:
     source = open_source(path)
     if getattr(source, "format", "") == "JPEG":
         raise InputError(path, "is a JPEG, whose compression changes class numbers", _ONE_GREY)
+    if getattr(source, "inverted", False):  # programs disagree whether its foreground is 0 or 1
+        raise InputError(path, "is a TIFF that counts from white, so its foreground is uncertain", _ONE_GREY)
     stored = source.stored()
     if stored.dtype == bool:
         stored = stored.astype(np.uint8)

@@ -108,6 +108,8 @@ class TiffSource:
         try:
             page = pages[number or 0]
         except IndexError:
+            if not len(pages):
+                raise InputError(path, "is a truncated TIFF (it holds no page)", _AGAIN) from None
             raise InputError(path, f"has no page {number or 0}, only {len(pages)}", "choose another page") from None
         self._look = _look(page, path)
         self._stored = [_level(page, path, size)]
@@ -121,6 +123,11 @@ class TiffSource:
     def mpp(self) -> float | None:
         """Microns per level-0 pixel, or None."""
         return self._mpp
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the file counts from white (photometric 0), as 1-bit files of some programs do."""
+        return self._look.photometric == _WHITE_IS_ZERO
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -85,7 +85,7 @@ def _write(path: Path, raster: Array) -> None:
             tif.write(
                 raster,
                 photometric="minisblack" if raster.ndim == 2 else "rgb",
-                compression="deflate",
+                compression="adobe_deflate",
                 predictor=raster.ndim == 3,
                 tile=(_TILE, _TILE),
                 metadata=None,

@@ -10,7 +10,7 @@ from patchforest.models.config import ModelConfig
 from patchforest.models.trunk import normalise
 from patchforest.nn.embed import ConvNormAct
 from patchforest.nn.raster import ForestBatch
-from patchforest.nn.readout.output import DenseOutput, RasterMask
+from patchforest.nn.readout.output import DenseOutput, RasterMask, start_with_background
 from patchforest.nn.readout.paint import double_to
 
 
@@ -34,6 +34,7 @@ class UNet(nn.Module):
             nn.Sequential(ConvNormAct(a + b, b), ConvNormAct(b, b)) for a, b in zip(widths[:0:-1], widths[-2::-1])
         )
         self.head = nn.Conv2d(widths[0], config.classes, 1)
+        start_with_background(self.head, config.classes)
 
     def output(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> DenseOutput:
         """Logits at stride ``downscale``, for the loss."""

@@ -76,13 +76,13 @@ class PatchEmbed(nn.Module):
 
 
 class ConvNormAct(nn.Sequential):
-    """3 × 3 convolution, batch norm, GELU."""
+    """3 × 3 convolution, batch norm, ReLU."""
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
         super().__init__(
             nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
             nn.BatchNorm2d(channels_out, momentum=0.05),
-            nn.GELU(),
+            nn.ReLU(inplace=True),
         )
 
 
@@ -97,7 +97,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x + self.second(self.first(x)))
+        return F.relu(x + self.second(self.first(x)))
 
 
 class Stem(nn.Module):

@@ -47,7 +47,9 @@ def read_metrics(path: Path) -> tuple[str, dict[str, Points]]:
 
 
 def draw_curves(runs: Mapping[str, Path]) -> list[str]:
-    """One SVG chart each for loss, validation Dice and learning rate, with a line for every run and column.
+    """One SVG chart each for loss, validation Dice and learning rate, with a line for every run.
+
+    A single run also shows its Dice per class.
 
     Parameters
     ----------
@@ -59,8 +61,9 @@ def draw_curves(runs: Mapping[str, Path]) -> list[str]:
     for word, title in _PANELS:
         lines: dict[str, Points] = {}
         for run, (_, columns) in tables.items():
+            exact = len(tables) > 1 and word in columns  # no lines per class where several runs share a chart
             for column, points in columns.items():
-                if _belongs(column, word):
+                if column == word if exact else _belongs(column, word):
                     label = column if len(tables) == 1 else f"{run}: {column}"
                     lines[label] = points
         if lines:

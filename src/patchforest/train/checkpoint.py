@@ -59,8 +59,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def checkpoints(folder: str | Path) -> list[Path]:
     """Checkpoint files of a run, newest (highest step) first; whether they are whole is not looked at."""
-    found = {m[0]: int(m[1]) for p in Path(folder).glob("step-*") if (m := re.fullmatch(r"step-(\d+)" + SUFFIX, p.name))}
-    return [Path(folder) / name for name in sorted(found, key=lambda n: found[n], reverse=True)]
+    numbered = [(int(p.stem[5:]), p) for p in Path(folder).glob(f"step-*{SUFFIX}") if p.stem[5:].isdecimal()]
+    return [path for _, path in sorted(numbered, reverse=True)]
 
 
 def checkpoint_path(folder: str | Path, step: int) -> Path:

@@ -53,7 +53,6 @@ class DataConfig:
     intensity_window : (low, high) in the image's own values for data that is not 8-bit; see ``tree.window``.
     window : side of the square training window in (down-scaled) pixels.
     downscale : images are area-averaged by this factor first; masks come out at full size all the same.
-    samples_per_epoch : windows in a virtual epoch, the period after which windows are drawn anew.
     foreground : share of windows centred on a foreground pixel.
     fold, folds, split_seed : which part is for validation where the data set does not say.
     groups : CSV (in the data folder) with the group, such as the patient, of each case; groups are never divided.
@@ -67,7 +66,6 @@ class DataConfig:
     intensity_window: tuple[float, float] | None = None
     window: int = 512
     downscale: int = 1
-    samples_per_epoch: int = 1000
     foreground: float = 0.5
     fold: int = 0
     folds: int = 5
@@ -78,13 +76,18 @@ class DataConfig:
     cache: bool = True
 
     def __post_init__(self) -> None:
-        _at_least(1, window=self.window, downscale=self.downscale, samples_per_epoch=self.samples_per_epoch)
+        _at_least(1, window=self.window, downscale=self.downscale)
         _at_least(2, folds=self.folds)
         _between(0, 1, foreground=self.foreground)
         if not 0 <= self.fold < self.folds:
             raise ValueError(f"fold must be 0 to {self.folds - 1}; got {self.fold}")
         if self.classes is not None and len(self.classes) < 2:
             raise ValueError(f"classes must name the background and at least one more; got {list(self.classes)}")
+
+    @property
+    def labels(self) -> dict[int | str, int] | None:
+        """``label_map`` as ``io.read_label`` takes it."""
+        return None if self.label_map is None else dict(self.label_map.items())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 
 class Progress:
@@ -12,7 +17,9 @@ class Progress:
 
     def __init__(self, description: str, *, quiet: bool = False, every: float = 0.05) -> None:
         self._description, self._quiet, self._every = description, quiet, every
-        self._bar, self._task, self._told = None, None, -1.0
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._told = -1.0
         self._terminal = sys.stderr.isatty() and not quiet
 
     def __enter__(self) -> Progress:

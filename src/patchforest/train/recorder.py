@@ -147,7 +147,7 @@ class Recorder(lightning.Callback):
     def _between(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
         """Validation, checkpoint, end of the run or a stop, as due; the budget's clock stands still meanwhile."""
         over = task.budget.progress >= 1
-        if not self._stop() and (over and self._validated_at < task.budget.steps or self._validation_is_due(task)):
+        if not self._stop() and ((over and self._validated_at < task.budget.steps) or self._validation_is_due(task)):
             self._validate(trainer, task)
         if self._stop():
             self._halt(trainer, task)

@@ -33,7 +33,8 @@ class Budget:
         minutes = config.max_minutes if config.max_cpu_minutes is None else config.max_cpu_minutes
         self.max_seconds = None if minutes is None else 60.0 * minutes
         self._clock = time.monotonic if config.max_cpu_minutes is None else time.process_time
-        self._before, self._since = 0.0, None
+        self._before = 0.0
+        self._since: float | None = None
         self.steps = 0
 
     @property

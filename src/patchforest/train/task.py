@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
-from patchforest.data.samples import Batch, Sample, WindowSamples, collate
+from patchforest.data.samples import Batch, WindowSamples, collate, init_worker
 from patchforest.nn.raster import ForestBatch
+from patchforest.nn.readout.output import DenseOutput
 from patchforest.train.config import TrainConfig
 from patchforest.train.losses import segmentation_loss
 from patchforest.train.schedule import Budget, lr_factor
@@ -47,6 +47,7 @@ class SegmentationTask(lightning.LightningModule):
         self.network = network
         self.average = copy.deepcopy(network).requires_grad_(False) if config.ema else None
         self.config, self.samples, self.budget = config, samples, Budget(config)
+        self._output: Callable[[Tensor, ForestBatch | None], DenseOutput] = network.output  # type: ignore[assignment]
         self.skipped, self._bad_in_a_row = 0, 0
         self.losses: list[float] = []
         self.learning_rate = 0.0
@@ -61,16 +62,17 @@ class SegmentationTask(lightning.LightningModule):
         """The endless stream of batches, from the position that the steps made so far imply."""
         made = self.budget.steps * self.config.accumulate
         return DataLoader(
-            Stream(self.samples),
+            self.samples,
             batch_sampler=Positions(made, self.config.batch),
             collate_fn=collate,
             num_workers=self.config.num_workers,
+            worker_init_fn=init_worker,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The same batch with its tensors on the device; forests are stacked there in ``training_step``."""
-        moved = {k: getattr(batch, k).to(device) for k in ("image", "label", "place")}
-        return replace(batch, **moved)
+        return batch.to(device, non_blocking=True)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout and set the learning rate for this step."""
@@ -85,7 +87,7 @@ class SegmentationTask(lightning.LightningModule):
         forest = None
         if batch.forests is not None:
             forest = ForestBatch.stack(batch.forests, place=batch.place, device=batch.image.device)
-        output = self.network.output(batch.image, forest)
+        output = self._output(batch.image, forest)
         loss = segmentation_loss(output, batch.label, weight=self.config.loss_weight, eps=self.config.eps)
         self._items = tuple(batch.ids)
         self.losses.append(float(loss.detach()))
@@ -98,7 +100,7 @@ class SegmentationTask(lightning.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        """Limit the gradient's norm; a gradient that is not finite is dropped (under fp16 the loss scaler does that)."""
+        """Limit the gradient's norm; drop one that is not finite (under fp16 the loss scaler does that)."""
         grown = [p for p in self.network.parameters() if p.grad is not None]
         if not grown:
             return
@@ -125,10 +127,10 @@ class SegmentationTask(lightning.LightningModule):
             return
         decay = min(self.config.ema, (1 + self.budget.steps) / (10 + self.budget.steps))
         with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.network.parameters()):
-                mean.lerp_(now, 1 - decay)
-            for mean, now in zip(self.average.buffers(), self.network.buffers()):
-                mean.copy_(now)
+            for mean, weight in zip(self.average.parameters(), self.network.parameters()):
+                mean.lerp_(weight, 1 - decay)
+            for held, buffer in zip(self.average.buffers(), self.network.buffers()):
+                held.copy_(buffer)
 
     def is_finite(self) -> bool:
         """Whether every weight is a finite number; nothing else may be saved."""
@@ -142,6 +144,7 @@ class SegmentationTask(lightning.LightningModule):
             "spent": self.budget.spent,
             "skipped": self.skipped,
             "bad_in_a_row": self._bad_in_a_row,
+            "losses": list(self.losses),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -149,6 +152,7 @@ class SegmentationTask(lightning.LightningModule):
         state = checkpoint["patchforest"]
         self.budget.restore(state["steps"], state["spent"])
         self.skipped, self._bad_in_a_row = state["skipped"], state["bad_in_a_row"]
+        self.losses = state["losses"]
 
     def _skip(self, what: str) -> None:
         self.skipped += 1
@@ -158,18 +162,6 @@ class SegmentationTask(lightning.LightningModule):
                 f"the {what} was not finite {PATIENCE} steps in a row, last at step {self.budget.steps} with "
                 f"{', '.join(self._items)}; lower train.lr, raise train.warmup, or look at those images"
             )
-
-
-class Stream(Dataset[Sample]):
-    """Window samples by their position in the whole run: epoch and index follow from it, in any worker."""
-
-    def __init__(self, samples: WindowSamples) -> None:
-        self.samples = samples
-
-    def __getitem__(self, position: int) -> Sample:
-        epoch, index = divmod(position, len(self.samples))
-        self.samples.set_epoch(epoch)
-        return self.samples[index]
 
 
 class Positions(Sampler[list[int]]):

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import nn
 
 from patchforest.data.layout import Case
-from patchforest.errors import InputError
+from patchforest.data.load import LabelMap, load_case
 from patchforest.infer.predict import predict
-from patchforest.io.label import check_pair, read_label
-from patchforest.io.open import open_image
 from patchforest.models.bundle import Bundle, ModelSpec
 from patchforest.train.metrics import confusion_matrix, dice_of
-from patchforest.values import Array
-
-LabelMap = Mapping[int | str, int]
-
-
-def read_pair(case: Case, label_map: LabelMap | None, classes: int) -> tuple[Array, Array]:
-    """Image (H, W, C) in the file's dtype and class numbers (H, W) of a case; InputError unless both fit."""
-    if case.label is None:
-        raise InputError(case.image, "has no mask to compare with", "add one, or leave the case out")
-    image, label = open_image(case.image).read(), read_label(case.label, label_map=label_map, num_classes=classes)
-    check_pair(image.shape, label.shape, case.image, case.label)
-    return image, label
 
 
 @dataclass(frozen=True)
@@ -64,19 +50,19 @@ class Validator:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         number = len(cases) if limit is None else min(limit, len(cases))
-        chosen = np.linspace(0, len(cases) - 1, number).round().astype(int) if number else []
-        self.cases = tuple(cases[i] for i in chosen)
+        self.cases = tuple(cases[round(i)] for i in np.linspace(0, len(cases) - 1, number))
         self._spec, self._label_map, self._precision, self._stop = spec, label_map, precision, stop
 
     def __call__(self, network: nn.Module) -> Validation | None:
         """The scores, or None when stopped on the way or without cases."""
-        start, classes, scores, empty = time.perf_counter(), len(self._spec.classes), [], 0
+        start, scores, empty = time.perf_counter(), [], 0
+        classes, window = len(self._spec.classes), self._spec.intensity_window
         for case in self.cases:
             if self._stop():
                 return None
-            image, truth = read_pair(case, self._label_map, classes)
-            mask = predict(Bundle(network=network, spec=self._spec), image, precision=self._precision).mask
-            confusion = confusion_matrix(mask, truth, classes)
+            picture = load_case(case, label_map=self._label_map, num_classes=classes, intensity_window=window)
+            mask = predict(Bundle(network=network, spec=self._spec), picture.image, precision=self._precision).mask
+            confusion = confusion_matrix(mask, picture.label, classes)
             scores.append(dice_of(confusion))
             empty += int(((confusion.sum(0) + confusion.sum(1)) == 0)[1:].sum())
         if not scores:

@@ -18,7 +18,7 @@ from patchforest.values import Array, Criterion
 PAPER_KERNELS = {512: 3, 1024: 3, 4096: 5, 8192: 7, 16384: 9, 32768: 11, 65536: 13}
 """Blur kernel by image side of the APF paper (section 1 of its recipe); sides between take the nearest lower entry."""
 
-EDGE_SHARE = 0.90
+EDGE_SHARE = 0.85
 """Self-set edges: the gradient quantile, among pixels that have any gradient, that becomes the high threshold."""
 
 
@@ -162,17 +162,30 @@ def _paper_canny(pixels: Array, cell: int, rng: np.random.Generator | None) -> A
 
 
 def _edges(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
-    """Canny, its high threshold the ``EDGE_SHARE`` quantile of the image's own gradient, its low 0.4 of that."""
+    """Canny, its high threshold the ``EDGE_SHARE`` quantile of the image's own gradient, its low 0.4 of that.
+
+    Found on the 2 × 2 mean of the image where a cell spans at least four pixels: what is finer is sensor noise to a
+    leaf of that size, and it is four times cheaper.
+    """
+    half = 2 if cell % 2 == 0 and cell >= 4 else 1
     kernel, share = 5, EDGE_SHARE
     if rng is not None:
-        kernel, share = int(rng.choice((3, 5, 7, 9))), float(rng.uniform(0.8, 0.96))
+        kernel, share = int(rng.choice((3, 5, 7))), float(rng.uniform(0.75, 0.95))
     found = []
     for channel in _channels(pixels):
-        smooth = _blur(channel, kernel)
+        smooth = _blur(_half(channel) if half == 2 else channel, kernel)
         dx, dy = cv2.Sobel(smooth, cv2.CV_16S, 1, 0), cv2.Sobel(smooth, cv2.CV_16S, 0, 1)
         high = _gradient_quantile(dx, dy, share)
         found.append(cv2.Canny(dx, dy, 0.4 * high, high))
-    return cell_sums(_union(found), cell)
+    return cell_sums(_union(found), cell // half)
+
+
+def _half(channel: Array) -> Array:
+    """Means of 2 × 2 pixels, uint8; an odd last row or column is paired with itself."""
+    odd = [s % 2 for s in channel.shape]
+    if any(odd):
+        channel = cv2.copyMakeBorder(channel, 0, odd[0], 0, odd[1], cv2.BORDER_REPLICATE)
+    return cv2.resize(channel, (channel.shape[1] // 2, channel.shape[0] // 2), interpolation=cv2.INTER_AREA)
 
 
 def _gradient_quantile(dx: Array, dy: Array, share: float) -> float:

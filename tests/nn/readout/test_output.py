@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from patchforest.nn.raster import ForestBatch, paint_batch
-from patchforest.nn.readout.output import RasterMask, TokenMask
+from patchforest.nn.readout.output import RasterMask, TokenMask, start_with_background
 from tests.forests import random_forest
 
 
@@ -25,3 +25,13 @@ def test_raster_mask_repeats_and_crops(shape: tuple[int, int], stride: int) -> N
     rows, columns = torch.arange(shape[0]) // stride, torch.arange(shape[1]) // stride
     torch.testing.assert_close(nearest, logits[:, :, rows][..., columns])
     assert RasterMask(logits, stride).raster(shape).shape == (1, 3, *shape)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_new_heads_say_background(classes: int) -> None:
+    head = torch.nn.Linear(5, classes * 9)
+    start_with_background(head, classes)
+    logits = head(torch.zeros(1, 5)).view(classes, 9)
+    share = logits.sigmoid()[0] if classes == 1 else 1 - logits.softmax(0)[0]
+    torch.testing.assert_close(share, torch.full((9,), share[0].item()))
+    assert 0 < share[0] < 0.4

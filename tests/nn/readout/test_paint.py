@@ -31,6 +31,7 @@ def test_a_state_changes_the_mask_only_around_its_leaf(rng: np.random.Generator)
     image = torch.rand(1, 3, 256, 256)
     rasters = Stem(3, (4, 6)).eval()(image)
     readout = PaintReadout(16, 3, 1, (4, 6), sub=2, stride=4).eval()
+    torch.nn.init.normal_(readout.project[1].weight)  # zero at the start of training
     states = torch.rand(1, len(forest), 16)
     changed = states.clone()
     leaf = int(np.argmin(forest.size))

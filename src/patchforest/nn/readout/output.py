@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from patchforest.nn.raster import ForestBatch, crop, paint_batch
 
@@ -44,3 +45,20 @@ class RasterMask:
 
 
 DenseOutput = TokenMask | RasterMask
+
+
+RARE = 2.0
+"""Logit by which background leads at the start of training, p(foreground) = 0.12 for two classes."""
+
+
+def start_with_background(head: nn.Conv2d | nn.Linear, classes: int) -> None:
+    """Set a new head's bias so that background leads: foreground is rare, and learning that first wastes many steps.
+
+    ``head`` has ``classes`` outputs, or as many blocks of equal length (q × q logits a class). With one output
+    (sigmoid) it is lowered, with several (softmax) the first is raised.
+    """
+    assert head.bias is not None
+    with torch.no_grad():
+        bias = head.bias.view(classes, -1)
+        bias.zero_()
+        bias[0] = -RARE if classes == 1 else RARE

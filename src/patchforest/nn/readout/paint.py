@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from patchforest.nn.embed import ConvNormAct, Residual
 from patchforest.nn.raster import ForestBatch, paint_features
-from patchforest.nn.readout.output import RasterMask
+from patchforest.nn.readout.output import RasterMask, start_with_background
 
 
 class PaintReadout(nn.Module):
@@ -34,7 +34,10 @@ class PaintReadout(nn.Module):
                 f"stride must be a power of two up to the stem's {2 ** len(stem)}; got {stride}, stem {stem}"
             )
         self.sub, self.stride, self.token_stride = sub, stride, 2 ** len(stem)
-        self.project = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, sub * sub * stem[-1]))
+        project = nn.Linear(width, sub * sub * stem[-1])
+        nn.init.zeros_(project.weight)  # convolutions lead at first, tokens join in as they learn
+        nn.init.zeros_(project.bias)
+        self.project = nn.Sequential(nn.LayerNorm(width), project)
         self.merge = nn.Sequential(ConvNormAct(2 * stem[-1], stem[-1]), Residual(stem[-1]))
         doublings = stride.bit_length() - 1
         skips = stem[max(doublings - 1, 0) : -1][::-1]  # from the token stride's neighbour to the logits' stride
@@ -45,6 +48,7 @@ class PaintReadout(nn.Module):
         last = skips[-1] if skips else stem[-1]
         self.full = ConvNormAct(last + channels, last) if stride == 1 else None
         self.head = nn.Conv2d(last, classes, 1)
+        start_with_background(self.head, classes)
 
     def forward(self, states_BLD: Tensor, forest: ForestBatch, image: Tensor, rasters: list[Tensor]) -> RasterMask:
         painted = paint_features(self.project(states_BLD), forest, self.token_stride, sub=self.sub)

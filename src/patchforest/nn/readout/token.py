@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from patchforest.nn.raster import ForestBatch
-from patchforest.nn.readout.output import TokenMask
+from patchforest.nn.readout.output import TokenMask, start_with_background
 
 
 class TokenReadout(nn.Module):
@@ -18,9 +18,9 @@ class TokenReadout(nn.Module):
         super().__init__()
         self.classes, self.q = classes, q
         hidden = hidden or 2 * width
-        self.head = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, classes * q * q)
-        )
+        last = nn.Linear(hidden, classes * q * q)
+        start_with_background(last, classes)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.GELU(), last)
 
     def forward(self, states_BLD: Tensor, forest: ForestBatch) -> TokenMask:
         batch, length, _ = states_BLD.shape

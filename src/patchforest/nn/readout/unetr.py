@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from patchforest.nn.embed import ConvNormAct
 from patchforest.nn.raster import ForestBatch, paint_features
-from patchforest.nn.readout.output import RasterMask
+from patchforest.nn.readout.output import RasterMask, start_with_background
 
 
 class UNETRDecoder(nn.Module):
@@ -40,6 +40,7 @@ class UNETRDecoder(nn.Module):
         )
         self.last = ConvNormAct(2 * features, features) if image_branch else None
         self.head = nn.Conv2d(features, classes, 1)
+        start_with_background(self.head, classes)
         self.widths = tuple(widths)
 
     def forward(self, rasters: list[Tensor], image: Tensor) -> RasterMask:
@@ -91,7 +92,9 @@ class PseudoReadout(nn.Module):
         self.decoder = UNETRDecoder(channels, classes, features, token_stride=8, image_branch=False)
         self.project = nn.ModuleList(nn.Linear(width, w) for w in self.decoder.widths)
         self.branch = nn.Sequential(ConvNormAct(channels, features), ConvNormAct(features, features))
-        self.last = nn.Sequential(ConvNormAct(2 * features, features), nn.Conv2d(features, classes, 1))
+        head = nn.Conv2d(features, classes, 1)
+        start_with_background(head, classes)
+        self.last = nn.Sequential(ConvNormAct(2 * features, features), head)
         self.decoder.head = nn.Conv2d(features, features, 1)
 
     def forward(self, taps: list[Tensor], forest: ForestBatch, image: Tensor) -> RasterMask:

@@ -1,0 +1,288 @@
+"""Training samples: random windows of images, varied, each with the forest that is cut from it, and batches of them.
+
+The whole sample is a function of (seed, epoch, index): the number of workers, the order in which they work and
+earlier epochs change nothing.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from patchforest.data.augment import IGNORE, Augment, augment
+from patchforest.data.layout import Case
+from patchforest.data.load import LabelMap, Picture, load_case
+from patchforest.errors import InputError
+from patchforest.tree.cut import cut_forest
+from patchforest.tree.window import unit_range
+from patchforest.values import Array, Forest, ForestPolicy
+
+_MAX_PLACES = 2000  # remembered foreground pixels a class and image
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One window.
+
+    Attributes
+    ----------
+    image : (C, h, w) float32 in [0, 1].
+    label : (h, w) int16 class numbers; -1 = ignore.
+    forest : cut from this window, its lengths in pixels of the window; None without a policy.
+    id : of the case.
+    origin : (row, column) of the window's corner in the (down-scaled) image, before any augmentation.
+    frame : (H, W) of that image.
+    """
+
+    image: Array
+    label: Array
+    forest: Forest | None
+    id: str
+    origin: tuple[int, int]
+    frame: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples side by side.
+
+    Attributes
+    ----------
+    image : (B, C, H, W) float32 in [0, 1].
+    label : (B, H, W) int64; -1 = ignore.
+    forests : one a sample, or None.
+    place : (B, 4) float32, row and column of the window's corner, height and width of its image, in pixels.
+    ids : of the cases.
+    """
+
+    image: Tensor
+    label: Tensor
+    forests: tuple[Forest, ...] | None
+    place: Tensor
+    ids: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """The batch with its tensors on a device; forests stay where they are."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking) for name in ("image", "label", "place")
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory (what ``DataLoader(pin_memory=True)`` calls)."""
+        return replace(
+            self,
+            image=self.image.pin_memory(),
+            label=self.label.pin_memory(),
+            place=self.place.pin_memory(),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """A picture and, per foreground class, flat positions of some of its pixels."""
+
+    picture: Picture
+    places: dict[int, Array]
+
+
+class WindowSamples(Dataset[Sample]):
+    """``samples_per_epoch`` random windows of some cases, as equally many from each case as can be.
+
+    Parameters
+    ----------
+    cases : with masks.
+    policy : how to cut the forest of each window after augmentation, at random if ``policy.fresh``; None: no forest.
+    window : side of the square windows in pixels of the down-scaled image. Smaller images are reflected at their far
+        edges; the label is -1 there.
+    seed : not negative.
+    augment : None for windows as they are.
+    label_map, num_classes : see ``io.read_label``.
+    intensity_window : (low, high) of the images' own values that becomes 0 to 1; None: the full range of the dtype.
+    downscale : work on images so many times smaller (area average; masks by majority).
+    foreground : share of windows that hold a pixel of a class drawn evenly from the classes of the image except 0.
+    cache : keep decoded images in memory, in their own dtype; at most ``cache_bytes`` in each process, further images
+        are read anew each time.
+
+    Raises
+    ------
+    InputError : on construction for cases without mask; on access for files that cannot be used.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        *,
+        policy: ForestPolicy | None,
+        window: int,
+        samples_per_epoch: int,
+        seed: int,
+        augment: Augment | None = None,
+        label_map: LabelMap | None = None,
+        num_classes: int | None = None,
+        intensity_window: tuple[float, float] | None = None,
+        downscale: int = 1,
+        foreground: float = 0.5,
+        cache: bool = True,
+        cache_bytes: int = 2 << 30,
+    ) -> None:
+        if not cases:
+            raise ValueError("no cases to draw windows from")
+        if window < 1 or samples_per_epoch < 1 or downscale < 1 or seed < 0 or not 0 <= foreground <= 1:
+            raise ValueError(
+                "window, samples_per_epoch and downscale must be at least 1, seed not negative, foreground 0 to 1; got "
+                f"{window}, {samples_per_epoch}, {downscale}, {seed}, {foreground}"
+            )
+        for case in cases:
+            if case.label is None:
+                raise InputError(case.image, "has no mask", "training needs one for every image")
+        self.cases = tuple(cases)
+        self.policy, self.window, self.augment = policy, window, augment
+        self.samples_per_epoch, self.seed, self.foreground = samples_per_epoch, seed, foreground
+        self.label_map = dict(label_map) if label_map is not None else None
+        self.num_classes, self.intensity_window, self.downscale = num_classes, intensity_window, downscale
+        self.cache_bytes = cache_bytes if cache else 0
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
+        self._held: dict[int, _Held] = {}
+        self._held_bytes = 0
+
+    def __len__(self) -> int:
+        return self.samples_per_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch the next samples belong to; counts from 0, reaches running workers as well."""
+        if epoch < 0:
+            raise ValueError(f"epoch counts from 0; got {epoch}")
+        self._epoch.fill_(epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": {}, "_held_bytes": 0}
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.samples_per_epoch:
+            raise IndexError(f"sample {index} of {self.samples_per_epoch}")
+        epoch = int(self._epoch)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        number = self._case_number(epoch, index)
+        held = self._load(number)
+        frame = held.picture.label.shape
+        origin = self._origin(held, rng)
+        image, label = self._window(held.picture, origin, rng)
+        forest = None
+        if self.policy is not None:
+            forest = cut_forest(image, self.policy, rng=rng if self.policy.fresh else None)
+        pixels = np.ascontiguousarray(unit_range(image).transpose(2, 0, 1))
+        return Sample(pixels, label, forest, self.cases[number].id, origin, (int(frame[0]), int(frame[1])))
+
+    def _case_number(self, epoch: int, index: int) -> int:
+        """Every case once in random order, then again in another: so equally often."""
+        round_, position = divmod(index, len(self.cases))
+        order = np.random.default_rng([self.seed, epoch, round_, 1]).permutation(len(self.cases))
+        return int(order[position])
+
+    def _load(self, number: int) -> _Held:
+        if number in self._held:
+            return self._held[number]
+        picture = load_case(
+            self.cases[number],
+            label_map=self.label_map,
+            num_classes=self.num_classes,
+            downscale=self.downscale,
+            intensity_window=self.intensity_window,
+        )
+        rng = np.random.default_rng([self.seed, number, 0, 2])
+        held = _Held(picture, _foreground_places(picture.label, rng) if self.foreground > 0 else {})
+        if self._held_bytes + picture.nbytes <= self.cache_bytes:
+            self._held[number] = held
+            self._held_bytes += picture.nbytes
+        return held
+
+    def _origin(self, held: _Held, rng: np.random.Generator) -> tuple[int, int]:
+        """Corner of a window inside the image (0 along axes shorter than the window)."""
+        side, room = self.window, [max(0, s - self.window) for s in held.picture.label.shape]
+        if held.places and rng.random() < self.foreground:
+            places = held.places[int(rng.choice(list(held.places)))]
+            pixel = divmod(int(places[rng.integers(len(places))]), held.picture.label.shape[1])
+            corner = [p - int(rng.integers(side // 4, side - side // 4)) for p in pixel]  # in the window's middle half
+        else:
+            corner = [int(rng.integers(r + 1)) for r in room]
+        row, column = (min(max(c, 0), r) for c, r in zip(corner, room, strict=True))
+        return row, column
+
+    def _window(self, picture: Picture, origin: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array]:
+        """Pixels (h, w, C), uint8 or float32 in [0, 1], and label (h, w) int16 of an augmented window."""
+        margin = int(np.ceil((self.augment.margin - 1) * self.window / 2)) if self.augment else 0
+        corner = (origin[0] - margin, origin[1] - margin)
+        image, label = crop(picture, corner, self.window + 2 * margin)
+        if image.dtype != np.uint8 or self.intensity_window is not None:
+            image = unit_range(image, self.intensity_window)
+        if self.augment is None:
+            return image, label
+        return augment(image, label, rng, self.augment, size=self.window)
+
+
+def crop(picture: Picture, corner: tuple[int, int], side: int) -> tuple[Array, Array]:
+    """A square of a picture: image (side, side, C), reflected beyond the edges, and label int16, -1 there."""
+    height, width = picture.label.shape
+    rows, columns = (
+        (max(c, 0), min(c + side, s), max(-c, 0), max(c + side - s, 0)) for c, s in zip(corner, (height, width))
+    )
+    inside = (slice(rows[0], rows[1]), slice(columns[0], columns[1]))
+    image, label = picture.image[inside], picture.label[inside].astype(np.int16)
+    beyond = (rows[2:], columns[2:])
+    if any(any(pair) for pair in beyond):
+        image = np.pad(image, (*beyond, (0, 0)), mode="reflect")
+        label = np.pad(label, beyond, constant_values=IGNORE)
+    return image, label
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples of one size and number of channels as a batch; ValueError naming the cases otherwise."""
+    shapes = {s.id: s.image.shape for s in samples}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"a batch needs windows of one shape (C, h, w); got {shapes}")
+    forests = tuple(s.forest for s in samples if s.forest is not None)
+    if forests and len(forests) != len(samples):
+        raise ValueError("either all samples of a batch have a forest or none")
+    return Batch(
+        image=torch.from_numpy(np.stack([s.image for s in samples])),
+        label=torch.from_numpy(np.stack([s.label for s in samples]).astype(np.int64)),
+        forests=forests or None,
+        place=torch.tensor([(*s.origin, *s.frame) for s in samples], dtype=torch.float32),
+        ids=tuple(s.id for s in samples),
+    )
+
+
+def init_worker(worker: int) -> None:
+    """For ``DataLoader(worker_init_fn=...)``: OpenCV without threads; signals are the main process's business.
+
+    A forked worker inherits OpenCV's thread pool without its threads: ``setNumThreads(1)`` would wait for them for
+    ever, 0 never touches the pool.
+    """
+    cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _foreground_places(label: Array, rng: np.random.Generator) -> dict[int, Array]:
+    """Class → flat positions of at most ``_MAX_PLACES`` of its pixels, for every class present except 0."""
+    places = {}
+    for value in np.flatnonzero(np.bincount(label.ravel())):
+        if value == 0:
+            continue
+        at = np.flatnonzero(label == value)
+        if len(at) > _MAX_PLACES:
+            at = np.sort(at[rng.integers(len(at), size=_MAX_PLACES)])
+        places[int(value)] = at.astype(np.int64)
+    return places

@@ -1,0 +1,101 @@
+"""report.html of a training run: curves, what it cost, and some validation cases as its best model sees them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from patchforest.data.layout import Case, find_cases
+from patchforest.data.load import load_case
+from patchforest.errors import InputError
+from patchforest.infer.predict import Prediction, predict
+from patchforest.models.bundle import Bundle, load_model
+from patchforest.report.case_view import case_section
+from patchforest.report.curves import draw_curves
+from patchforest.report.environment import describe_environment
+from patchforest.report.html import Section, Table, write_report
+from patchforest.train.config import RunConfig, config_dict, load_config
+from patchforest.train.metrics import dice
+from patchforest.values import Array
+
+
+def report_run(run: Path, data: Path, *, num_cases: int = 3) -> Path:
+    """Writes ``run/report.html`` and returns its path; shows ``num_cases`` validation cases, evenly spread.
+
+    Raises
+    ------
+    InputError : no whole run there, or the data set is not the one it was trained on.
+    """
+    config = load_config(run / "config.yaml")
+    bundle = load_model(run)
+    shown = _spread(_validation_cases(run, data, config), num_cases)
+    sections, rows = [], []
+    labels, classes = config.data.labels, len(bundle.spec.classes)
+    intensity = config.data.intensity_window
+    for case in shown:
+        picture = load_case(case, label_map=labels, num_classes=classes, intensity_window=intensity)
+        prediction = predict(bundle, picture.image)
+        score = float(dice(prediction.mask, picture.label, classes)[1:].mean())
+        rows.append([case.id, *cost_cells(prediction), f"{score:.4f}"])
+        sections.append(_case(case, picture.image, picture.label, prediction, bundle, score))
+    summary = Section(
+        title="Validation cases",
+        text=f"{len(shown)} of the validation cases, by the best model of the run. {describe_environment().line}.",
+        table=Table(["case", "pixels", "tokens", "seconds", "Dice"], rows),
+    )
+    curves = Section(title="Training", charts=draw_curves({"run": run / "metrics.csv"}))
+    settings = Section(title="Settings", table=Table(["setting", "value"], _settings(config)))
+    name = run.resolve().name
+    return write_report(
+        run / "report.html", title=f"patchforest: {name}", sections=[summary, *sections, curves, settings]
+    )
+
+
+def cost_cells(prediction: Prediction) -> list[str]:
+    """Cells of a cost table: image size, tokens read, seconds taken."""
+    height, width = prediction.mask.shape
+    return [f"{height} × {width}", f"{prediction.tokens:,}", f"{prediction.seconds:.2f}"]
+
+
+def _validation_cases(run: Path, data: Path, config: RunConfig) -> list[Case]:
+    by_id = {case.id: case for case in find_cases(data, layout=config.data.layout).cases}
+    path = run / "split.json"
+    try:
+        wanted = json.loads(path.read_text(encoding="utf-8"))["validation"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(path, "is missing or broken", "give the run folder of `patchforest train`") from None
+    absent = [name for name in wanted if name not in by_id]
+    if absent:
+        raise InputError(data, f"lacks validation case {absent[0]!r} of this run", "give the data it was trained on")
+    return [by_id[name] for name in wanted]
+
+
+def _spread(cases: Sequence[Case], number: int) -> list[Case]:
+    """At most ``number`` cases, evenly spread over the list."""
+    places = np.linspace(0, len(cases) - 1, min(number, len(cases))).round().astype(int)
+    return [cases[i] for i in places]
+
+
+def _case(case: Case, image: Array, truth: Array, prediction: Prediction, bundle: Bundle, score: float) -> Section:
+    return case_section(
+        case.id,
+        image,
+        truth,
+        {"": prediction},
+        classes=bundle.spec.classes,
+        text=f"Dice {score:.4f}, {prediction.tokens:,} tokens, {prediction.seconds:.2f} s",
+        window=bundle.spec.intensity_window,
+    )
+
+
+def _settings(config: RunConfig) -> list[list[str]]:
+    """(path of a setting, value) of every setting that is set."""
+    rows = []
+    for section, values in config_dict(config).items():
+        for name, value in (values or {}).items():
+            if value is not None:
+                rows.append([f"{section}.{name}", json.dumps(value, ensure_ascii=False)])
+    return rows

@@ -1,0 +1,288 @@
+"""Train a model from a configuration, a data folder and a run folder; the same call resumes what was interrupted."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from patchforest.data.layout import Case, CaseList, find_cases
+from patchforest.data.splits import split_cases
+from patchforest.errors import InputError
+from patchforest.io.atomic import remove_leftovers, write_json
+from patchforest.io.open import open_image
+from patchforest.models.build import build_model
+from patchforest.models.bundle import ModelSpec
+from patchforest.train.compat import require_lightning
+from patchforest.train.config import RunConfig, differences, load_config, save_config
+from patchforest.train.progress import Progress
+
+if TYPE_CHECKING:
+    from patchforest.train.recorder import RunFolder
+    from patchforest.train.task import SegmentationTask
+
+PREEMPTED = 75
+ENDLESS = 1 << 62  # a run is one epoch: a window follows from its number in the run alone
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class Preempted(SystemExit):
+    """Training was asked to stop and left a checkpoint; exit code 75, the same command goes on from there."""
+
+    def __init__(self) -> None:
+        super().__init__(PREEMPTED)
+
+
+def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = True, quiet: bool = False) -> Path:
+    """Train and return the run folder; a finished run is left as it is, an interrupted one goes on.
+
+    The folder holds ``config.yaml`` (every setting resolved), ``split.json`` (case ids), ``best/`` and ``last/``
+    (models), ``checkpoints/`` (for resuming), ``metrics.csv``, ``tensorboard/`` and, once finished, ``done.json``.
+
+    Parameters
+    ----------
+    resume : False refuses a folder that holds a run.
+    quiet : neither bar nor lines.
+
+    Raises
+    ------
+    InputError : data or settings that do not fit, a folder of a run with other settings, a missing extra.
+    DivergedError : no finite loss for ten steps in a row.
+    Preempted : on SIGTERM, SIGUSR1 or Ctrl-C, after saving (a SystemExit of code 75).
+    OSError : the disk is full, also when it would be soon.
+    """
+    require_lightning()
+    from patchforest.train.recorder import RunFolder, StopRequest
+
+    folder = RunFolder(Path(out))
+    cases = find_cases(Path(data), layout=config.data.layout)
+    training, validation = split(cases, config)
+    config = resolve(config, cases, training)
+    with Progress(Path(out).name, quiet=quiet) as progress, StopRequest().listening() as stop:
+        _enter(folder, config, training, validation, resume)
+        if folder.done.exists():
+            progress.line(f"finished already: {folder.done}")
+            return folder.root
+        finished = _train(folder, config, training, validation, progress, stop)
+        if not finished:
+            progress.line("stopped; the same command goes on from here")
+            raise Preempted
+    return folder.root
+
+
+def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[Case]]:
+    """Training and validation cases of a configuration; its list files lie in the data folder, or where they say."""
+    c, root = config.data, cases.root
+
+    def file(name: str | None) -> Path | None:
+        return None if name is None else (root / name if (root / name).exists() else Path(name))
+
+    return split_cases(
+        cases,
+        fold=c.fold,
+        folds=c.folds,
+        seed=c.split_seed,
+        groups=file(c.groups),
+        train=file(c.train),
+        validation=file(c.validation),
+    )
+
+
+def resolve(config: RunConfig, cases: CaseList, training: Sequence[Case]) -> RunConfig:
+    """The configuration with what follows from the data: classes, channels, and the forest's share in the model.
+
+    Raises
+    ------
+    InputError : a model that reads a forest without one, or no segmentation model at all.
+    """
+    classes = config.data.classes or cases.classes or ("background", "foreground")
+    outputs = 1 if len(classes) == 2 else len(classes)
+    channels = open_image(training[0].image).shape[2]
+    model = replace(config.model, channels=channels, classes=outputs)
+    forest = config.forest
+    if forest is not None:
+        model = replace(model, cell=forest.cell)
+        forest = replace(forest, window=config.data.window) if forest.window is None else forest
+    try:
+        network = build_model(model)
+    except (ValueError, TypeError) as error:
+        raise InputError("configuration", f"model: {error}", "correct that setting") from None
+    if not hasattr(network, "output"):
+        raise InputError("configuration", f"{model.name} makes no masks", "set model.name to a segmentation model")
+    if network.needs_forest and forest is None:
+        raise InputError("configuration", f"{model.name} reads a forest", "set forest.budget, e.g. forest.budget=1024")
+    if not network.needs_forest:
+        forest = None
+    return replace(config, model=model, forest=forest, data=replace(config.data, classes=tuple(classes)))
+
+
+def model_spec(config: RunConfig) -> ModelSpec:
+    """What a trained model of a resolved configuration carries along."""
+    c = config.data
+    assert c.classes is not None
+    return ModelSpec(config.model, config.forest, c.classes, c.intensity_window, c.window, c.downscale)
+
+
+def _enter(
+    folder: RunFolder, config: RunConfig, training: Sequence[Case], validation: Sequence[Case], resume: bool
+) -> None:
+    """Make a run folder, or make sure that the one there is of this very run."""
+    ids = {"train": [c.id for c in training], "validation": [c.id for c in validation]}
+    if folder.config.exists():
+        if not resume:
+            raise InputError(folder.root, "holds a run already", "choose another folder, or let it resume")
+        changed = differences(load_config(folder.config), config)
+        if not changed and folder.split.exists():
+            before = json.loads(folder.split.read_text(encoding="utf-8"))
+            changed = [f"{k} cases: {len(before[k])} → {len(v)}" for k, v in ids.items() if before[k] != v]
+        if changed:
+            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+            what = f"holds a run with other settings ({'; '.join(changed[:5])}{more})"
+            raise InputError(folder.root, what, "use the same settings to go on, or another folder")
+    for place in (folder.root, folder.best, folder.last, folder.checkpoints):
+        remove_leftovers(place)
+    save_config(folder.config, config)
+    write_json(folder.split, ids)
+
+
+def _train(
+    folder: RunFolder,
+    config: RunConfig,
+    training: Sequence[Case],
+    validation: Sequence[Case],
+    progress: Progress,
+    stop: Any,
+) -> bool:
+    """One process's share of a run: whether its budget is spent."""
+    from patchforest.train.recorder import Recorder
+    from patchforest.train.validate import Validator
+
+    t = config.train
+    if t.threads is not None:
+        torch.set_num_threads(t.threads)
+    task = _task(config, training)
+    _require_space(folder, task)
+    spec = model_spec(config)
+    validator = Validator(
+        validation, spec, config.data.labels, limit=t.validate_cases, precision=t.precision, stop=stop
+    )
+    checkpoint = _checkpoint(folder, progress)
+    parameters = sum(p.numel() for p in task.network.parameters())
+    progress.line(
+        f"{'resuming' if checkpoint else 'training'} {config.model.name} ({parameters / 1e6:.2f} M parameters) on "
+        f"{len(training)} images, validating on {len(validator.cases)}; {folder.root}"
+    )
+    recorder = Recorder(folder, spec, validator, progress, stop)
+    with _quietly():
+        trainer = _trainer(folder, config, recorder)
+        trainer.fit(task, ckpt_path=None if checkpoint is None else str(checkpoint))
+    return recorder.finished
+
+
+def _task(config: RunConfig, training: Sequence[Case]) -> SegmentationTask:
+    """The network, freshly initialised by the seed, with its data."""
+    from patchforest.data.samples import WindowSamples
+    from patchforest.train.task import SegmentationTask
+
+    c = config.data
+    assert c.classes is not None
+    torch.manual_seed(config.train.seed)
+    network = build_model(config.model)
+    samples = WindowSamples(
+        training,
+        policy=config.forest,
+        window=c.window,
+        samples_per_epoch=ENDLESS,
+        seed=config.train.seed,
+        augment=config.augment,
+        label_map=c.labels,
+        num_classes=len(c.classes),
+        intensity_window=c.intensity_window,
+        downscale=c.downscale,
+        foreground=c.foreground,
+        cache=c.cache,
+    )
+    return SegmentationTask(network, config.train, samples)
+
+
+def _trainer(folder: RunFolder, config: RunConfig, recorder: Any) -> Any:
+    import lightning.pytorch as lightning
+    from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.plugins.environments import LightningEnvironment
+
+    from patchforest.train.checkpoint import SafetensorsIO
+
+    gpu = torch.cuda.is_available() and config.train.device != "cpu"
+    if config.train.precision == "fp16" and not gpu:
+        raise InputError("configuration", "train.precision is fp16, which needs a GPU", "use bf16 or fp32")
+    if config.train.device == "gpu" and not gpu:
+        raise InputError("configuration", "train.device is gpu, and there is none", "use auto or cpu")
+    logger = None
+    if importlib.util.find_spec("tensorboard") is not None:
+        logger = TensorBoardLogger(folder.root, name="tensorboard", version="")
+    return lightning.Trainer(
+        accelerator="gpu" if gpu else "cpu",
+        devices=1,
+        precision=PRECISIONS[config.train.precision],  # type: ignore[arg-type]
+        accumulate_grad_batches=config.train.accumulate,
+        max_epochs=-1,
+        default_root_dir=folder.root,
+        logger=logger or False,
+        callbacks=[recorder],
+        plugins=[SafetensorsIO(), LightningEnvironment()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _checkpoint(folder: RunFolder, progress: Progress) -> Path | None:
+    """The checkpoint to resume from; what is wrong with newer ones is said aloud."""
+    from patchforest.train.checkpoint import newest_valid
+
+    path, refused = newest_valid(folder.checkpoints)
+    for error in refused:
+        progress.line(f"skipped a broken checkpoint: {error}")
+    if refused and path is None:
+        raise InputError(folder.checkpoints, "holds no whole checkpoint", "delete the run folder to train anew")
+    return path
+
+
+def _require_space(folder: RunFolder, task: SegmentationTask) -> None:
+    """OSError ENOSPC unless three checkpoints (weights, two moments of AdamW) and two models fit on the disk."""
+    weights = sum(p.numel() * p.element_size() for p in task.parameters())
+    needed, free = 12 * weights + (1 << 20), shutil.disk_usage(folder.root).free
+    if free < needed:
+        text = f"{os.strerror(errno.ENOSPC)}: the run needs about {needed >> 20} MiB, {free >> 20} MiB are free"
+        raise OSError(errno.ENOSPC, text, str(folder.root))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the chatter of Lightning, which is about settings that are meant."""
+    loggers = [logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for module in ("lightning", "torch.utils.data"):
+                warnings.filterwarnings("ignore", module=module)
+            for text in (".*(num_workers|DataLoader|dataloader).*", "the detail map ran out"):  # random forests may
+                warnings.filterwarnings("ignore", message=text)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -1,0 +1,61 @@
+"""``predict``: masks of the exact size, overlays one can see, bad files reported while the rest goes on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.cli.conftest import Run, write_picture
+
+
+def test_a_folder_with_odd_names_becomes_masks_and_overlays(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "a b.png", (33, 47))
+    write_picture(tmp_path / "in" / "sub" / "ü.png", (1, 5))
+    ended = run("predict", tiny_model, tmp_path / "in", "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    mask = Image.open(tmp_path / "out" / "a b.png")
+    assert mask.size == (47, 33)
+    assert set(np.unique(np.asarray(mask))) <= {0, 1}
+    assert Image.open(tmp_path / "out" / "overlays" / "a b.png").mode == "RGB"
+    assert Image.open(tmp_path / "out" / "sub" / "ü.png").size == (5, 1)
+    assert "2 masks written" in ended.out
+    again = run("predict", tiny_model, tmp_path / "in", "--out", tmp_path / "out")
+    assert "0 masks written" in again.out
+    assert "2 were there already" in again.out
+    assert (
+        "2 masks written" in run("predict", tiny_model, tmp_path / "in", "--out", tmp_path / "out", "--overwrite").out
+    )
+
+
+def test_tiff_without_overlays_trees_and_flips(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    image = write_picture(tmp_path / "-x.png")
+    options = ["--format", "tiff", "--no-overlays", "--trees", 2, "--flips", "--window", 32, "--threads", 1]
+    ended = run("predict", *options, "--out", tmp_path / "out", tiny_model, image)
+    assert ended.code == 0, ended.err
+    assert Image.open(tmp_path / "out" / "-x.tif").size == (56, 40)
+    assert not (tmp_path / "out" / "overlays").exists()
+
+
+def test_one_bad_file_does_not_stop_the_rest(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_text("<html>not found</html>")
+    ended = run("predict", tiny_model, tmp_path / "in", "--out", tmp_path / "out")
+    assert ended.code == 4
+    assert len(ended.errors) == 1
+    assert "bad.png" in ended.errors[0]
+    assert (tmp_path / "out" / "good.png").exists()
+    assert not (tmp_path / "out" / "bad.png").exists()
+
+
+@pytest.mark.parametrize("window", ["", "big", "-3", "0", "1.5"])
+def test_a_window_is_auto_whole_or_pixels(run: Run, tiny_model: Path, tmp_path: Path, window: str) -> None:
+    ended = run("predict", tiny_model, tmp_path, "--out", tmp_path / "out", f"--window={window}")
+    assert ended.code == 2
+    assert "--window" in ended.errors[0]
+
+
+def test_an_unknown_device_is_a_usage_error(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    ended = run("predict", tiny_model, tmp_path, "--out", tmp_path / "out", "--device", "abacus")
+    assert ended.code == 2
+    assert "abacus" in ended.errors[0]

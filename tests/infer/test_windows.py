@@ -1,0 +1,52 @@
+"""Windows cover every pixel, overlap, and their weights leave no gap."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from patchforest.infer.windows import blend_weights, cover
+
+
+@pytest.mark.parametrize("side", [2, 7, 16, 50, 200])
+def test_every_pixel_is_covered_by_windows_of_one_size(side: int, rng: np.random.Generator) -> None:
+    for _ in range(20):
+        shape = tuple(int(s) for s in rng.integers(1, 120, 2))
+        regions = cover(shape, side, trained=64)
+        total = np.zeros(shape)
+        for region in regions:
+            assert region.shape == (min(side, shape[0]), min(side, shape[1]))
+            assert all(o >= 0 and o + s <= n for o, s, n in zip(region.origin, region.shape, shape))
+            rows, columns = (slice(o, o + s) for o, s in zip(region.origin, region.shape))
+            total[rows, columns] += blend_weights(region.shape)
+        assert total.min() > 0
+
+
+def test_neighbours_overlap_by_at_least_a_quarter() -> None:
+    starts = sorted({r.origin[1] for r in cover((64, 1000), 64, trained=64)})
+    assert starts[0] == 0
+    assert starts[-1] == 1000 - 64
+    assert max(np.diff(starts)) <= 48
+
+
+def test_auto_cuts_only_what_is_much_larger_than_the_training_window() -> None:
+    assert len(cover((100, 150), "auto", trained=100)) == 1
+    assert len(cover((100, 151), "auto", trained=100)) == 2
+    assert cover((100, 151), "auto", trained=100)[0].shape == (100, 100)
+    assert len(cover((3000, 4000), "whole", trained=100)) == 1
+
+
+def test_weights_are_symmetric_smooth_and_one_in_the_middle() -> None:
+    weight = blend_weights((40, 60))
+    assert np.array_equal(weight, weight[::-1, ::-1])
+    assert weight[20, 30] == 1.0
+    assert 0 < weight.min() < 0.01
+    assert np.abs(np.diff(weight, axis=1)).max() < 0.12
+    assert blend_weights((1, 1)).shape == (1, 1)
+    assert blend_weights((1, 3)).min() > 0
+
+
+@pytest.mark.parametrize("bad", ["all", 0, -3])
+def test_wrong_window_is_named(bad: str | int) -> None:
+    with pytest.raises(ValueError, match=str(bad)):
+        cover((10, 10), bad, trained=8)
