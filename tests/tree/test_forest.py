@@ -318,7 +318,7 @@ def test_turning_the_image_turns_the_forest() -> None:
     """Without ties, on one square root, flips and turns commute with cutting (threshold: with ties as well)."""
     rng = np.random.default_rng(0)
     detail = rng.integers(1, 1 << 30, (16, 16)).astype(np.float64)
-    for budget, threshold in ((100, None), (None, 2e10)):
+    for budget, threshold in ((100, None), (None, 2.2e9)):
         first, turned = (
             {(int(r), int(c), int(s)) for (r, c), s in zip(f.origin, f.size, strict=True)}
             for f in (

@@ -7,8 +7,10 @@ import numpy as np
 from patchforest.values import Array, Region
 
 OVERLAP = 0.25
-AUTO = 1.5
-"""Images whose longer side is over this many training windows are cut into windows when the choice is ``auto``."""
+AUTO = 32
+"""Images of more pixels than this many training windows are cut into windows when the choice is ``auto``.
+
+Up to there one forest for the whole image gave the same Dice as windows on glas and hrf, and cost less."""
 
 
 def cover(shape: tuple[int, ...], window: str | int, trained: int) -> tuple[Region, ...]:
@@ -16,8 +18,8 @@ def cover(shape: tuple[int, ...], window: str | int, trained: int) -> tuple[Regi
 
     Parameters
     ----------
-    window : ``"whole"``: one window; a number: squares of that side; ``"auto"``: squares of the side the model was
-        ``trained`` on if the image's longer side is more than 1.5 times that, else one window.
+    window : ``"whole"``: one window; a number: squares of that side; ``"auto"``: one window up to 32 times
+        the pixels of a training window, above that squares of the side the model was ``trained`` on.
 
     Raises
     ------
@@ -26,7 +28,8 @@ def cover(shape: tuple[int, ...], window: str | int, trained: int) -> tuple[Regi
     if isinstance(window, str):
         if window not in ("auto", "whole"):
             raise ValueError(f"window must be 'auto', 'whole' or a side in pixels; got {window!r}")
-        side = trained if window == "auto" and max(shape) > AUTO * trained else max(shape)
+        large = shape[0] * shape[1] > AUTO * trained**2
+        side = trained if window == "auto" and large else max(shape)
     else:
         side = window
     if side < 1:

@@ -150,6 +150,8 @@ def _enter(
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
             what = f"holds a run with other settings ({'; '.join(changed[:5])}{more})"
             raise InputError(folder.root, what, "use the same settings to go on, or another folder")
+    if folder.done.exists():
+        return
     for place in (folder.root, folder.best, folder.last, folder.checkpoints):
         remove_leftovers(place)
     save_config(folder.config, config)

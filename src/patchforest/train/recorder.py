@@ -239,7 +239,10 @@ class Recorder(lightning.Callback):
         if result is not None:
             row |= {"dice": result.dice, "validation_seconds": round(result.seconds, 2)}
             row |= {f"dice_{name}": v for name, v in zip(self._spec.classes[1:], result.per_class[1:])}
-        self.rows.append(row)
+        if self.rows and self.rows[-1]["step"] == budget.steps:
+            self.rows[-1] |= row
+        else:
+            self.rows.append(row)
         for logger in trainer.loggers:
             logger.log_metrics({k: float(v) for k, v in row.items() if k != "step"}, step=budget.steps)
         if time.monotonic() - self._written > 5:
