@@ -47,7 +47,6 @@ def contenders(recipe: dict) -> dict[str, list[str]]:
         "adaptive, paint readout": [],
         f"uniform {side * scale} px, paint readout": [f"forest.uniform={side}"],
         "adaptive, token readout (SHF)": ["model.name=shf"],
-        f"uniform {side * scale} px, token readout": ["model.name=shf", f"forest.uniform={side}"],
         "U-Net 1x": unet(1),
         "U-Net 2x": unet(2),
         "U-Net 4x": unet(4),
@@ -116,15 +115,15 @@ def note(results: list[dict], arguments: argparse.Namespace) -> str:
     lines = [
         f"# Segmentation at equal CPU time, {date.today()}",
         "",
-        f"{platform.machine()}, {os.cpu_count()} cores, no GPU, {arguments.jobs} runs at a time of one thread each; Python "
-        f"{platform.python_version()}, torch {torch.__version__}. {arguments.cpu_minutes:g} CPU minutes of training each, "
-        "bf16; recipes in `recipes/`.",
+        f"{platform.machine()}, {os.cpu_count()} cores, no GPU, {arguments.jobs} runs at a time of one thread each; "
+        f"Python {platform.python_version()}, torch {torch.__version__}. {arguments.cpu_minutes:g} CPU minutes of "
+        "training each, bf16; recipes in `recipes/`.",
         f"Command: `python benchmarks/segmentation.py --data DATA --sets {' '.join(arguments.sets)} --cpu-minutes "
         f"{arguments.cpu_minutes:g} --seeds {' '.join(map(str, arguments.seeds))} --jobs {arguments.jobs}`.",
         "",
-        "Full-resolution masks of the last weights, mean over the validation images. Dice: mean over seeds (each seed). "
-        "BF: boundary F at 2 px. Ceiling: best Dice the forest and its output grid allow. Tokens and seconds per image "
-        "(one thread, bf16, from pixels to mask). One learning rate for all contenders (the recipe's).",
+        "Full-resolution masks of the last weights, mean over the validation images. Dice: mean over seeds (each "
+        "seed). BF: boundary F at 2 px. Ceiling: best Dice the forest and its output grid allow. Tokens and seconds "
+        "per image (one thread, bf16, from pixels to mask). One learning rate for all contenders (the recipe's).",
     ]
     for name in arguments.sets:
         mine = [r for r in results if r["set"] == name]

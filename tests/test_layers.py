@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "train": BASE | {"tree", "io", "nn", "models", "data", "infer"},
     "report": BASE | {"tree", "io", "nn", "models", "data", "infer", "train"},
     "cli": BASE | {"tree", "io", "nn", "models", "data", "infer", "train", "report"},
+    "__main__": {"cli"},
 }
 """Room → rooms on its left. A room may always import itself."""
 

@@ -46,6 +46,12 @@ def test_warped_labels_go_with_their_pixels_and_outside_is_ignored(rng: np.rando
     assert np.mean(np.abs(out[..., 0][known].astype(int) - 50 * moved[known]) < 25) > 0.85  # but for edges
 
 
+def test_warped_labels_are_never_mixed(rng: np.random.Generator) -> None:
+    label = (rng.random((64, 64)) < 0.5).astype(np.int16) * 3
+    _, moved = augment(np.zeros((64, 64, 1), np.uint8), label, rng, Augment(**{**OFF, "affine": 1.0}))
+    assert set(np.unique(moved)) <= {-1, 0, 3}
+
+
 def test_scale_is_the_size_of_objects(rng: np.random.Generator) -> None:
     image, label = np.zeros((101, 101, 1), np.uint8), np.zeros((101, 101), np.int16)
     label[40:61, 40:61] = 1

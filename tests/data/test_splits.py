@@ -70,6 +70,12 @@ def test_lists_decide(tmp_path: Path) -> None:
     assert sorted(ids(training + validation)) == ["c0", "c1", "c3"]
 
 
+def test_test_cases_train_only_when_named(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("c0\n")
+    training, _ = split_cases(cases([None] * 3, [None, "test", None]), validation=tmp_path / "v.txt")
+    assert ids(training) == ["c2"]
+
+
 def test_lists_may_not_tear_groups_or_share_cases(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text("c1\n")
     with pytest.raises(InputError, match="groups on both sides: a"):

@@ -20,7 +20,8 @@ from tests.infer.fakes import Bright, fake
 
 
 def test_scores_files_and_means(data: Path, tmp_path: Path) -> None:
-    cases, bundle, lines = find_cases(data).cases, fake(Bright()), []
+    lines: list[str] = []
+    cases, bundle = find_cases(data).cases, fake(Bright())
     result = evaluate(bundle, cases, tmp_path, tell=lines.append)
     assert len(lines) == len(result.cases) == 6
     expected = []

@@ -23,6 +23,17 @@ from patchforest.train.fit import Preempted, fit
 from tests.train.runs import config, make_data, settings, start, weights
 
 
+def metrics(run: Path) -> list[dict[str, str]]:
+    """Rows of a run's metrics.csv."""
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def timeless(run: Path) -> list[dict[str, str]]:
+    """The same without what the clock says."""
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in metrics(run)]
+
+
 def test_a_run_leaves_what_it_promises(finished: Path, data: Path) -> None:
     names = {p.name for p in finished.iterdir()}
     assert {"config.yaml", "split.json", "best", "last", "checkpoints", "metrics.csv", "done.json"} <= names
@@ -31,8 +42,7 @@ def test_a_run_leaves_what_it_promises(finished: Path, data: Path) -> None:
     assert resolved.data.classes == ("background", "foreground")
     assert resolved.forest is not None
     assert resolved.forest.window == 32
-    with open(finished / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = metrics(finished)
     assert [int(r["step"]) for r in rows if r["dice"]] == [12, 24]
     assert float(rows[-1]["lr"]) < float(rows[10]["lr"]) * 0.05
     assert all(np.isfinite(float(r["loss"])) for r in rows if r["loss"])
@@ -83,10 +93,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(train: dict, dat
     assert weights(run) == weights(tmp_path / "whole")
     assert weights(run, "best") == weights(tmp_path / "whole", "best")
     assert not list((run / "checkpoints").glob(".patchforest-*"))
-    rows = [list(csv.DictReader(open(r / "metrics.csv", newline=""))) for r in (run, tmp_path / "whole")]
-    for row in (*rows[0], *rows[1]):
-        row.pop("seconds"), row.pop("validation_seconds")
-    assert rows[0] == rows[1]
+    assert timeless(run) == timeless(tmp_path / "whole")
 
 
 def test_sigterm_saves_and_exits_75(data: Path, finished: Path, tmp_path: Path) -> None:
@@ -130,8 +137,7 @@ def test_a_stop_during_validation_is_heard(data: Path, tmp_path: Path, monkeypat
     assert signal.getsignal(signal.SIGTERM) == before
     assert checkpoints(run / "checkpoints")[0] == checkpoint_path(run / "checkpoints", 12)
     fit(config(validate_cases=2), data, run, quiet=True)
-    with open(run / "metrics.csv", newline="") as file:
-        assert [int(r["step"]) for r in csv.DictReader(file) if r["dice"]] == [12, 24]
+    assert [int(r["step"]) for r in metrics(run) if r["dice"]] == [12, 24]
 
 
 def test_a_broken_checkpoint_falls_back_and_says_so(
@@ -149,7 +155,7 @@ def test_a_broken_checkpoint_falls_back_and_says_so(
     with pytest.raises(Preempted):
         fit(config(), data, run, quiet=True)
     monkeypatch.undo()
-    newest, older = checkpoints(run / "checkpoints")
+    newest, _ = checkpoints(run / "checkpoints")
     os.truncate(newest, newest.stat().st_size - 7)
     fit(config(), data, run)
     told = capsys.readouterr().err
@@ -179,8 +185,7 @@ def test_a_time_budget_ends_with_the_time_and_a_learning_rate_of_zero(data: Path
     )
     done = json.loads((run / "done.json").read_text())
     assert 1.2 <= done["train_seconds"] < 2.5
-    with open(run / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = metrics(run)
     assert float(rows[-1]["progress"]) == 1.0
     assert float(rows[-1]["lr"]) < 0.1 * max(float(r["lr"]) for r in rows)
 
@@ -195,12 +200,11 @@ def test_other_models_and_more_classes(change: dict, tmp_path: Path) -> None:
     bundle = load_model(run)
     assert (bundle.spec.model.classes, bundle.spec.downscale) == (3, 2)
     assert (bundle.spec.forest is None) == (change["name"] == "unet")
-    with open(run / "metrics.csv", newline="") as file:
-        assert "dice_two" in next(csv.DictReader(file))
+    assert "dice_two" in metrics(run)[0]
 
 
 def test_settings_that_do_not_fit_end_in_one_line(data: Path, tmp_path: Path) -> None:
-    def refuse(match: str, **sections: dict) -> None:
+    def refuse(match: str, **sections: dict | None) -> None:
         raw = settings(max_steps=1)
         for name, values in sections.items():
             raw[name] = None if values is None else {**(raw[name] or {}), **values}

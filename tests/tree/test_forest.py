@@ -111,6 +111,7 @@ def test_ties_go_to_coarser_then_z_order() -> None:
     assert reference.split_set(forest) == {(0, (0, 0)), (1, (32, 32)), (2, (48, 48))}
 
 
+@pytest.mark.filterwarnings("ignore:the detail map ran out")
 @pytest.mark.parametrize("n", [2, 3])
 def test_zero_detail_is_split_largest_first(n: int) -> None:
     """The budget is spent: no forest stops early because there is nothing to see."""

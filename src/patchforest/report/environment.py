@@ -9,7 +9,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import patchforest
+from patchforest import __version__
 
 CORE = (
     "torch",
@@ -76,7 +76,7 @@ class Environment:
 
 def describe_environment() -> Environment:
     """Looks at this machine and this Python; imports torch, and never fails because something is absent or broken."""
-    versions: dict[str, str | None] = {"patchforest": patchforest.__version__, "python": platform.python_version()}
+    versions: dict[str, str | None] = {"patchforest": __version__, "python": platform.python_version()}
     versions.update(_versions(CORE))
     faults = [f"{name} is not installed; run: pip install {name}" for name, v in versions.items() if v is None]
     threads: int | None = None
