@@ -21,7 +21,7 @@ from patchforest.report.forest_picture import draw_forest
 from patchforest.report.overlay import draw_overlay
 from patchforest.tree.ceiling import label_shares
 
-SIDE = 480
+SIDE = 400
 
 
 def main() -> None:
@@ -30,14 +30,14 @@ def main() -> None:
     parser.add_argument("--out", default="journey.png")
     parser.add_argument("--image")
     parser.add_argument("--mask")
-    parser.add_argument("--budget", type=int, default=700)
+    parser.add_argument("--budget", type=int, default=400)
     arguments = parser.parse_args()
     if arguments.image:
         image = pf.open_image(arguments.image).read()
         mask = read_label(Path(arguments.mask)) if arguments.mask else np.zeros(image.shape[:2], np.uint8)
         classes = int(mask.max()) + 1
     else:
-        image, mask = make_roadcore((1024, 1024), seed=7)
+        image, mask = make_roadcore((512, 512), seed=7)
         classes = len(ROADCORE_CLASSES)
         image = image[..., None]
 
@@ -57,7 +57,7 @@ def main() -> None:
     tiles[: len(strip), :8, :8] = strip
     mosaic = tiles.reshape(per_row, per_row, 9, 9, 3).transpose(0, 2, 1, 3, 4).reshape(per_row * 9, per_row * 9, 3)
     heat = cv2.applyColorMap((255 * np.sqrt(detail / max(detail.max(), 1))).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-    panels = [rgb, heat[..., ::-1], draw_forest(rgb, forest), mosaic, draw_overlay(rgb, best)]
+    panels = [rgb, heat[..., ::-1], draw_forest(rgb, forest, opacity=1.0, dim=0.6), mosaic, draw_overlay(rgb, best)]
     sized = [cv2.resize(np.ascontiguousarray(p), (SIDE, SIDE), interpolation=cv2.INTER_AREA) for p in panels]
     gap = np.full((SIDE, 12, 3), 255, np.uint8)
     write_image(Path(arguments.out), np.hstack([part for p in sized for part in (p, gap)][:-1]))

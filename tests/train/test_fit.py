@@ -185,6 +185,7 @@ def test_a_time_budget_ends_with_the_time_and_a_learning_rate_of_zero(data: Path
     )
     done = json.loads((run / "done.json").read_text())
     assert 1.2 <= done["train_seconds"] < 2.5
+    assert checkpoints(run / "checkpoints") == [checkpoint_path(run / "checkpoints", done["steps"])]
     rows = metrics(run)
     assert float(rows[-1]["progress"]) == 1.0
     assert float(rows[-1]["lr"]) < 0.1 * max(float(r["lr"]) for r in rows)

@@ -38,6 +38,13 @@ def test_threshold_depth_root_and_cell() -> None:
     assert forest.level.max() == 3
 
 
+def test_depth_is_a_limit() -> None:
+    image = scene(256)
+    free, limited = (cut_forest(image, ForestPolicy(criterion="gradient", budget=200, max_depth=d)) for d in (None, 3))
+    assert free.level.max() > 3
+    assert limited.level.max() == 3
+
+
 def test_uniform_whatever_the_shape() -> None:
     for shape in ((64, 64), (61, 45), (5, 7), (1, 300)):
         forest = cut_forest(np.zeros((*shape, 3), np.uint8), ForestPolicy(uniform=16))

@@ -250,6 +250,19 @@ def test_noise_of_one_grey_level_is_not_an_edge() -> None:
     assert detail_map(noise, 8).sum() < 0.02 * noise.size
 
 
+def test_flat_surroundings_change_no_edge() -> None:
+    """Nine parts of empty ground around a scene do not turn its faint half into edges."""
+    row, column = np.mgrid[0:256, 0:256]
+    image = 128 + 60.0 * np.sign(np.sin(row / 6) * np.sin(column / 6))  # left: strong blocks
+    image[:, 128:] = 128 + 6 * np.sin(column[:, 128:] / 4)  # right: a faint wave, 25 grey levels of Sobel
+    image = cv2.GaussianBlur(image, (0, 0), 1.5).astype(np.uint8)
+    wide = np.full((768, 768), 128, np.uint8)
+    wide[256:512, 256:512] = image
+    for found in (detail_map(image, 8) > 0, detail_map(wide, 8)[32:64, 32:64] > 0):
+        assert found[1:-1, 1:15].mean() > 0.7
+        assert found[1:-1, 18:-1].mean() < 0.05
+
+
 def test_edges_is_the_default() -> None:
     image = scene(128)
     assert (detail_map(image) == detail_map(image, 8, criterion="edges")).all()

@@ -275,6 +275,20 @@ def _ripple(case: Case, split: set[Node]) -> set[Node]:
         split |= forced
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_balance_ripples_through_many_levels(n: int) -> None:
+    """One hot cell beside the middle of the root: its neighbour across the middle is five (three) levels coarser."""
+    cells = {2: 64, 3: 16}[n]
+    case = Case((cells,) * n, 1, cells, np.zeros((cells,) * n, np.float32))
+    case.detail[(cells // 2 - 1,) * n] = 1
+    forest = build(case, threshold=0.5)
+    assert reference.worst_step(forest) == case.depth - 1
+    even = balance(forest)
+    check(even, case)
+    assert reference.worst_step(even) == 1
+    assert reference.split_set(even) == _ripple(case, reference.split_set(forest))
+
+
 def test_balanced_option_is_balance() -> None:
     case = random_case(3, ndim=2, most=24)
     plain = build(case, threshold=2.0)

@@ -40,9 +40,9 @@ SHAPES = [
     ((1, 37), 2, 8),
     ((50, 23), 1, 16),
     ((16, 16, 16), 4, None),
-    ((17, 9, 30), 4, 8),
-    ((5, 20, 3), 2, 16),
-    ((13, 13, 13), 1, 4),
+    ((17, 9, 22), 4, 8),
+    ((5, 14, 3), 2, 8),
+    ((9, 8, 7), 1, 4),
 ]
 
 
@@ -53,9 +53,9 @@ def test_equals_the_mean_of_every_block(
 ) -> None:
     rng = np.random.default_rng(len(shape) * 100 + shape[0])
     image = rng.random(shape if channels is None else (*shape, channels)).astype(np.float32)
-    for seed in range(3):
+    for seed in range(2):
         forest = random_forest(shape, cell, seed, root)
-        for patch in {cell, max(cell // 2, 1), cell * 2, cell * 4, 1}:
+        for patch in {cell, max(cell // 2, 1), cell * 2, 1}:
             out = gather(image, forest, patch)
             assert out.patches.dtype == np.float32
             assert out.patches.shape == (len(forest), channels or 1) + (patch,) * len(shape)

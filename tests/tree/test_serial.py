@@ -123,7 +123,7 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory through Linux's resource module")
-@pytest.mark.parametrize(("shape", "root", "cell", "payload"), LIES)
+@pytest.mark.parametrize(("shape", "root", "cell", "payload"), LIES, ids=["roots", "tiles", "depths", "path"])
 def test_a_lying_header_takes_no_memory(shape: tuple[int, ...], root: int, cell: int, payload: bytes) -> None:
     """In a process of its own with 1 GiB, since a decoder that believes the header takes the whole machine."""
     data = lying_header(shape, root, cell, payload).hex()

@@ -56,6 +56,8 @@ def test_nothing_depends_on_the_images_own_extremes() -> None:
     assert (unit_range(dark) == np.float32(0.1)).all()
     assert (unit_range(dark)[1:] == unit_range(bright)[1:]).all()
     assert (to_uint8(dark)[1:] == to_uint8(bright)[1:]).all()
+    assert unit_range(np.full((4, 4), 6553, np.uint16)).max() < 0.11
+    assert to_uint8(np.full((4, 4), 200, np.uint8)).min() == 200
 
 
 def test_the_input_is_left_alone() -> None:
