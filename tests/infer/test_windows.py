@@ -29,10 +29,11 @@ def test_neighbours_overlap_by_at_least_a_quarter() -> None:
     assert max(np.diff(starts)) <= 48
 
 
-def test_auto_cuts_only_what_is_much_larger_than_the_training_window() -> None:
-    assert len(cover((100, 150), "auto", trained=100)) == 1
-    assert len(cover((100, 151), "auto", trained=100)) == 2
-    assert cover((100, 151), "auto", trained=100)[0].shape == (100, 100)
+def test_auto_cuts_only_what_has_more_pixels_than_32_training_windows() -> None:
+    assert len(cover((800, 400), "auto", trained=100)) == 1
+    regions = cover((800, 401), "auto", trained=100)
+    assert len(regions) > 32
+    assert regions[0].shape == (100, 100)
     assert len(cover((3000, 4000), "whole", trained=100)) == 1
 
 

@@ -65,6 +65,9 @@ def test_broken_folders_end_in_one_line(saved: Path, tmp_path: Path) -> None:
         ({"model": {**raw["model"], "width": 16}}, "do not fit config.json"),
         ({"model": {**raw["model"], "hidden": 1}}, "unknown setting 'hidden'"),
         ({"model": {**raw["model"], "name": "evil"}}, "cannot be built"),
+        ({"model": {**raw["model"], "heads": 0}}, "cannot be built"),
+        ({"model": {**raw["model"], "width": -8}}, "cannot be built"),
+        ({"model": {**raw["model"], "width": 10**12}}, "cannot be built"),
         ({"format": 99}, "format 1"),
         ({"forest": {"budget": 3, "threshold": 1.0}}, "exactly one"),
     ]:

@@ -123,3 +123,20 @@ def test_stack_and_gather_refuse_what_does_not_fit(rng: np.random.Generator) -> 
         gather_batch(torch.zeros(1, 1, 64, 64), ForestBatch.stack([one]), 6)
     with pytest.raises(ValueError, match="stride"):
         ForestBatch.stack([one]).at_stride(3)
+    for stride in (3, 12, 0):
+        with pytest.raises(ValueError, match="stride"):
+            paint_features(torch.zeros(1, len(one), 2), ForestBatch.stack([one]), stride)
+    with pytest.raises(ValueError, match="cubic"):  # also where leaves are q pixels long and need no resampling
+        paint_batch(torch.zeros(1, len(one), 1, 8, 8), ForestBatch.stack([one]), "cubic")
+    for length in (len(one) - 1, len(one) + 1):
+        with pytest.raises(ValueError, match=f"values must be .1, {len(one)}, K, q, q."):
+            paint_batch(torch.zeros(1, length, 1, 8, 8), ForestBatch.stack([one]))
+
+
+@pytest.mark.parametrize(("shape", "cell"), [((64, 64), 8), ((37, 53), 8), ((9, 20, 14), 4)])
+def test_area_is_that_inside_the_image(rng: np.random.Generator, shape: tuple[int, ...], cell: int) -> None:
+    forests = [random_forest(rng, shape, cell=cell, budget=b) for b in (40, 60)]
+    area = ForestBatch.stack(forests).area_BL
+    for b, forest in enumerate(forests):
+        np.testing.assert_array_equal(area[b, : len(forest)].numpy(), forest.area)
+        assert not area[b, len(forest) :].any()

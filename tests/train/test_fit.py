@@ -243,3 +243,28 @@ def test_checkpoints_hold_no_secrets_of_lightning(finished: Path) -> None:
     assert "loops" not in state
     assert state["patchforest"]["steps"] == 24
     assert yaml.safe_load((finished / "config.yaml").read_text())["train"]["max_steps"] == 24
+
+
+@pytest.mark.parametrize(
+    ("often", "kept"),
+    [({"checkpoint_steps": 3}, [6, 3]), ({"checkpoint_steps": None, "checkpoint_minutes": 1e-9}, [7, 6])],
+)
+def test_a_crash_loses_no_more_than_the_interval(
+    often: dict, kept: list[int], data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from patchforest.train.task import SegmentationTask
+
+    real, run = SegmentationTask.made_step, tmp_path / "run"
+
+    def made_step(self: SegmentationTask) -> None:
+        if self.budget.steps == 7:
+            raise RuntimeError("power cut")
+        real(self)
+
+    monkeypatch.setattr(SegmentationTask, "made_step", made_step)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(config(**often), data, run, quiet=True)
+    assert checkpoints(run / "checkpoints") == [checkpoint_path(run / "checkpoints", step) for step in kept]
+    monkeypatch.undo()
+    fit(config(**often), data, run, quiet=True)
+    assert weights(run) == weights(finished)

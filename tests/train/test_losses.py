@@ -81,3 +81,22 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
     loss = segmentation_loss(RasterMask(logits, 4), torch.zeros(1, 256, 256, dtype=torch.long))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(0.5 * np.log(2) + 0.5 * (1 - 1 / (0.5 * 256 * 256 + 1)), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+def test_any_integer_labels(rng: np.random.Generator, dtype: torch.dtype) -> None:
+    output = RasterMask(torch.from_numpy(rng.normal(size=(1, 3, 8, 8))), 2)
+    label = torch.from_numpy(rng.integers(0, 3, (1, 16, 16)))
+    assert segmentation_loss(output, label.to(dtype)) == segmentation_loss(output, label)
+
+
+def test_labels_that_do_not_fit_are_refused(rng: np.random.Generator) -> None:
+    batch = ForestBatch.stack([random_forest(rng, (32, 64), budget=10)])
+    token = TokenMask(torch.zeros(*batch.size_BL.shape, 3, 4, 4), batch)
+    raster = RasterMask(torch.zeros(1, 3, 16, 32), 2)
+    for output in (token, raster):
+        for shape in ((1, 64, 32), (1, 34, 64), (2, 32, 64)):
+            with pytest.raises(ValueError, match="not of the images"):
+                segmentation_loss(output, torch.zeros(shape, dtype=torch.long))
+        with pytest.raises(ValueError, match="class number 3.*3 outputs.*classes"):
+            segmentation_loss(output, torch.full((1, 32, 64), 3))

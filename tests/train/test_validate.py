@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -53,3 +54,13 @@ def test_a_stop_abandons_it(data: Path) -> None:
     bundle = fake(Bright())
     assert Validator(find_cases(data).cases, bundle.spec, None, stop=stop)(bundle.network) is None
     assert len(asked) == 3
+
+
+def test_an_absent_background_is_no_empty_pair(tmp_path: Path) -> None:
+    for name, picture in (("images", np.full((9, 9, 3), 230)), ("masks", np.ones((9, 9)))):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "full.png"), picture.astype(np.uint8))
+    bundle = fake(Bright())
+    result = Validator(find_cases(tmp_path).cases, bundle.spec, None)(bundle.network)
+    assert result is not None
+    assert (result.dice, result.empty) == (1.0, 0)

@@ -168,3 +168,6 @@ def test_errors() -> None:
         label_ceiling(np.zeros((64, 60), int), forest, 8)
     with pytest.raises(ValueError, match="3"):
         label_ceiling(np.ones((64, 64), int), forest, 3)
+    for given in (1, 2):  # would leave foreground out and say 1.0
+        with pytest.raises(ValueError, match=f"background.*2.*{given}"):
+            label_ceiling(np.full((64, 64), 2), forest, 8, num_classes=given)

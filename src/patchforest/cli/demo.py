@@ -13,7 +13,7 @@ from patchforest.cli.terminal import Terminal
 def command(
     context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for data, models and report.")] = Path("patchforest-demo"),
-    minutes: Annotated[float, typer.Option(help="Training time of each of the two models.", min=0.01)] = 0.8,
+    minutes: Annotated[float, typer.Option(help="Training time of each of the two models.", min=0.001)] = 0.75,
 ) -> None:
     """Train and compare two models.
 
@@ -23,6 +23,6 @@ def command(
     from patchforest.report.demo import HEADER, run_demo
 
     terminal: Terminal = context.obj
-    result = run_demo(out, minutes=minutes, tell=terminal.say)
+    result = run_demo(out, minutes=minutes, tell=terminal.say, quiet=terminal.quiet)
     terminal.table(HEADER, [row.cells() for row in result.rows], title="Means over the unseen slices of this run")
     terminal.say(f"report: {result.report}")

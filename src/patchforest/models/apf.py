@@ -55,7 +55,9 @@ class APFUNETR(nn.Module):
 
 
 class APFViT(nn.Module):
-    """Classification from forest leaves: logits (B, K) from the area-weighted mean of the token states."""
+    """Classification from forest leaves: logits (B, K) from the mean of the token states, weighted by the area of
+    their leaves inside the image.
+    """
 
     needs_forest = True
 
@@ -66,4 +68,4 @@ class APFViT(nn.Module):
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
         states, _, _, _ = self.trunk(image_BCHW, forest)
-        return self.head(pooled(states, forest.valid_BL, forest.size_BL.square()))
+        return self.head(pooled(states, forest.valid_BL, forest.area_BL))

@@ -74,7 +74,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
     weights = folder / "model.safetensors"
     try:
         network = build_model(spec.model)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # as settings of a stranger's file end
         raise InputError(
             folder / "config.json", f"its model cannot be built: {error}", "use the file it came with"
         ) from None

@@ -100,6 +100,13 @@ class ForestBatch:
         """float32, leaf centres in level-0 pixels of this image."""
         return self.origin_BLn.float() + self.size_BL[..., None].float() / 2
 
+    @property
+    def area_BL(self) -> Tensor:
+        """int64, pixels of each leaf that lie inside the image, as in ``Forest.area``; zero where padded."""
+        shape = torch.tensor(self.shape, device=self.origin_BLn.device)
+        end_BLn = torch.minimum(self.origin_BLn + self.size_BL[..., None], shape)
+        return (end_BLn - self.origin_BLn).prod(-1) * self.valid_BL
+
 
 def _cell_index(forest: Forest) -> np.ndarray:
     """Which leaf covers each cell: int64 over ceil(shape / cell)."""
@@ -155,6 +162,10 @@ def _average(edged: Tensor, n: int) -> Tensor:
 def paint_batch(values_BLKqq: Tensor, forest: ForestBatch, mode: str = "nearest") -> Tensor:
     """(B, K, H, W) raster of values (B, L, K, q, q) for any q; see ``tree.paint.paint``."""
     n = len(forest.shape)
+    check_mode(mode)
+    if values_BLKqq.ndim != n + 3 or values_BLKqq.shape[:2] != forest.size_BL.shape:
+        wanted = ", ".join([*(str(s) for s in forest.size_BL.shape), "K", *["q"] * n])
+        raise ValueError(f"values must be ({wanted}) for these forests; got {tuple(values_BLKqq.shape)}")
     batch, _, kinds = values_BLKqq.shape[:3]
     sizes = torch.unique(forest.size_BL[forest.valid_BL]).tolist()
     largest = sizes[-1]
@@ -188,8 +199,7 @@ def resample(blocks_NKqq: Tensor, size: int, mode: str) -> Tensor:
 
 def resample_matrix(q: int, size: int, mode: str) -> Tensor:
     """(size, q) float64, rows summing to 1: mean over the pixel for q > size, else nearest or linear at its centre."""
-    if mode not in ("nearest", "bilinear"):
-        raise ValueError(f"mode must be nearest or bilinear; got {mode!r}")
+    check_mode(mode)
     rows = torch.arange(size, dtype=torch.float64)
     if q > size:
         edge = torch.arange(q + 1, dtype=torch.float64) * size / q
@@ -203,6 +213,12 @@ def resample_matrix(q: int, size: int, mode: str) -> Tensor:
     return (1 - (place[:, None] - columns).abs()).clamp(min=0)
 
 
+def check_mode(mode: str) -> None:
+    """ValueError unless ``mode`` is one of painting."""
+    if mode not in ("nearest", "bilinear"):
+        raise ValueError(f"mode must be nearest or bilinear; got {mode!r}")
+
+
 def paint_features(states_BLK: Tensor, forest: ForestBatch, stride: int, *, sub: int = 1) -> Tensor:
     """Leaf states as a registered raster (B, K, ceil(H/stride), ceil(W/stride)).
 
@@ -212,7 +228,11 @@ def paint_features(states_BLK: Tensor, forest: ForestBatch, stride: int, *, sub:
     ----------
     states_BLK : with ``sub`` > 1, (B, L, sub * sub * K) whose first factor is a sub × sub grid inside the leaf (2-D;
         every leaf must span at least ``sub`` raster cells).
+
+    Raises ValueError for a stride that neither divides the forest's cell nor is a multiple of it.
     """
+    if stride < 1 or (stride % forest.cell and forest.cell % stride):
+        raise ValueError(f"stride must divide the smallest leaf side {forest.cell} or be a multiple; got {stride}")
     n, (batch, length) = len(forest.shape), forest.size_BL.shape
     index = forest.index
     if sub == 1:

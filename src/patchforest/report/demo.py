@@ -29,6 +29,7 @@ from patchforest.values import ForestPolicy
 
 Tell = Callable[[str], None]
 
+MINUTES = 0.75
 HEADER = ("model", "image", "tokens", "seconds per image", "Dice", "label ceiling")
 
 
@@ -38,12 +39,12 @@ class DemoSize:
 
     Attributes
     ----------
-    train : number and side of the training slices; the last fifth or so of them validates.
+    train : number and side of the training slices; one of them validates.
     tests : (number, side) of the unseen slices, one entry a size.
     window : side of the training windows; ``leaf``: side of the uniform twin's leaves, which sets the tokens of both.
     """
 
-    train: tuple[int, int] = (6, 1024)
+    train: tuple[int, int] = (5, 1024)
     tests: tuple[tuple[int, int], ...] = ((2, 1024), (1, 2048))
     window: int = 256
     leaf: int = 16
@@ -89,9 +90,12 @@ def demo_configs(minutes: float, size: DemoSize) -> dict[str, RunConfig]:
     return {"adaptive": adaptive, "uniform": uniform}
 
 
-def run_demo(out: Path, *, minutes: float = 0.8, size: DemoSize | None = None, tell: Tell = print) -> DemoResult:
+def run_demo(
+    out: Path, *, minutes: float = MINUTES, size: DemoSize | None = None, tell: Tell = print, quiet: bool = False
+) -> DemoResult:
     """Makes the data, trains both twins for ``minutes`` each, segments unseen slices, and writes ``out/report.html``.
 
+    ``tell`` receives a line a step; ``quiet`` keeps the training itself from showing progress on stderr.
     Finished parts are kept: the same command with the same settings goes on where it stopped.
 
     Raises
@@ -111,11 +115,11 @@ def run_demo(out: Path, *, minutes: float = 0.8, size: DemoSize | None = None, t
     configs = demo_configs(minutes, size)
     for name, config in configs.items():
         tell(f"2/3 training the {name} model for {60 * minutes:.0f} s")
-        fit(config, train, out / name, quiet=True)
+        fit(config, train, out / name, quiet=quiet)
     tell("3/3 segmenting the unseen slices")
     bundles = {name: load_model(out / name) for name in configs}
     results = {
-        (name, image): evaluate(bundle, cases, out / name / f"unseen {image}")
+        (name, image): evaluate(bundle, cases, out / name / f"unseen {image}", window="whole")
         for name, bundle in bundles.items()
         for image, cases in unseen.items()
     }
@@ -146,8 +150,8 @@ def _summary(rows: tuple[DemoRow, ...], configs: dict[str, RunConfig], minutes: 
         "Two models, alike in everything but the forest: the adaptive one puts small leaves where there are edges, the "
         f"uniform one lies on a grid. Both read {budget.budget} tokens per {budget.window}² window and trained for "
         f"{60 * minutes:.0f} seconds, validation not counted. The slices below were in neither's training data. Dice "
-        "is the mean over stone, void, crack and asphalt; the label ceiling is the best Dice that forest and output grid "
-        f"allow.\nThe figures are those of this run, whichever model they favour. {describe_environment().line}."
+        "is the mean over stone, void, crack and asphalt; the label ceiling is the best Dice that forest and output "
+        f"grid allow.\nThe figures are those of this run, whichever model they favour. {describe_environment().line}."
     )
     return Section(title="What came out", text=text, table=Table(HEADER, [row.cells() for row in rows]))
 
@@ -162,7 +166,7 @@ def _per_class(results: dict[tuple[str, str], Evaluation]) -> Section:
 
 def _view(case: Case, image: str, bundles: dict[str, Bundle]) -> Section:
     picture = load_case(case, num_classes=len(ROADCORE_CLASSES))
-    predictions = {name: predict(bundle, picture.image) for name, bundle in bundles.items()}
+    predictions = {name: predict(bundle, picture.image, window="whole") for name, bundle in bundles.items()}
     title = f"An unseen slice of {image} pixels"
     return case_section(title, picture.image, picture.label, predictions, classes=ROADCORE_CLASSES)
 

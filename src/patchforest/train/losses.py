@@ -1,8 +1,8 @@
 """The full-resolution objective at the price of the tokens: area-weighted Dice + cross-entropy, exact (F4).
 
 With nearest painting, sums over pixels equal area-weighted sums over blocks with area-averaged labels. So a readout
-that answers per leaf, or on a coarse raster, trains on the same loss as its full-resolution mask, and nothing of
-that size is ever allocated.
+that answers per leaf, or on a coarse raster, trains on the same loss as its full-resolution mask. At that size only
+the labels are touched (K + 1 shares a pixel, no gradient), never logits or probabilities.
 
 Dimension letters: B batch, L leaves, K output channels, q output side a leaf, H W image, h w raster.
 """
@@ -29,6 +29,8 @@ def segmentation_loss(output: DenseOutput, label_BHW: Tensor, *, weight: float =
     weight, eps : w and ε of APF equation 7. Dice sums run over the batch; with softmax, Dice is the mean over classes.
 
     Returns a scalar; zero (with a gradient of zero) where every pixel is ignored.
+
+    Raises ValueError for labels of another size than the output's image, or (softmax) class numbers of K and more.
     """
     channels = output.logits.shape[2] if isinstance(output, TokenMask) else output.logits.shape[1]
     logits, target, area = soft_targets(output, label_BHW, channels)
@@ -50,12 +52,11 @@ def segmentation_loss(output: DenseOutput, label_BHW: Tensor, *, weight: float =
 def soft_targets(output: DenseOutput, label_BHW: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, K, N), area-averaged labels (B, K, N) and known area in pixels (B, 1, N) of every output block."""
     dtype = torch.float64 if output.logits.dtype == torch.float64 else torch.float32
-    known = (label_BHW >= 0).to(dtype)[:, None]
-    if channels == 1:
-        truth = (label_BHW > 0).to(dtype)[:, None]
-    else:
-        truth = F.one_hot(label_BHW.clamp(min=0), channels).movedim(-1, 1).to(dtype) * known
-    both = torch.cat([known, truth], 1)
+    _check_labels(output, label_BHW, channels)
+    both = label_BHW.new_empty((len(label_BHW), channels + 1, *label_BHW.shape[1:]), dtype=dtype)  # known, then shares
+    both[:, 0] = label_BHW >= 0
+    for k in range(channels):
+        both[:, k + 1] = label_BHW > 0 if channels == 1 else label_BHW == k
     if isinstance(output, TokenMask):
         shares, logits, block = _token_shares(output, both)
     else:
@@ -66,6 +67,22 @@ def soft_targets(output: DenseOutput, label_BHW: Tensor, channels: int) -> tuple
     seen = shares[:, :1]
     target = shares[:, 1:] / seen.clamp(min=1e-12)
     return logits, target.clamp(0, 1), seen * block
+
+
+def _check_labels(output: DenseOutput, label_BHW: Tensor, channels: int) -> None:
+    if isinstance(output, TokenMask):
+        fits = tuple(label_BHW.shape[1:]) == output.forest.shape
+    else:
+        fits = tuple(-(-s // output.stride) for s in label_BHW.shape[1:]) == tuple(output.logits.shape[2:])
+    if not fits or len(label_BHW) != len(output.logits):
+        raise ValueError(
+            f"labels {tuple(label_BHW.shape)} are not of the images that logits {tuple(output.logits.shape)} answer for"
+        )
+    if channels > 1 and label_BHW.numel() and int(label_BHW.max()) >= channels:
+        raise ValueError(
+            f"class number {int(label_BHW.max())} in the labels, but the model has {channels} outputs (0 to "
+            f"{channels - 1}); raise `classes`, or mark pixels to ignore by a negative number"
+        )
 
 
 def _token_shares(output: TokenMask, both_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,11 +23,17 @@ def label_ceiling(mask: Array, forest: Forest, q: int, *, num_classes: int | Non
     ----------
     mask : (H, W) class numbers, 0 is background; negative pixels are ignored.
     q : output side per leaf; leaves of side ≤ q cost nothing.
-    num_classes : including background; default the largest label plus one.
+    num_classes : including background, so at least 2; default the largest label plus one.
 
     Returns 1.0 for a mask without foreground.
+
+    Raises ValueError for a mask of another size than the forest's image, or class numbers of ``num_classes`` and more.
     """
     classes = int(mask.max()) + 1 if num_classes is None else num_classes
+    if num_classes is not None and (num_classes < 2 or int(mask.max()) >= num_classes):
+        raise ValueError(
+            f"num_classes counts background too and must exceed every label (largest {int(mask.max())}); got {num_classes}"
+        )
     if mask.shape != forest.shape:
         raise ValueError(f"mask must be {forest.shape} like the forest's image; got {mask.shape}")
     shares, area = label_shares(mask, forest, q, max(classes, 2))

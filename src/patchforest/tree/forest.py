@@ -126,6 +126,8 @@ def scaled_budget(policy: ForestPolicy, shape: Sequence[int]) -> int:
 
 def default_root(shape: Sequence[int], cell: int) -> int:
     """The largest cell times a power of two that is no longer than the shortest side, and at least one cell."""
+    if cell < 1:
+        raise ValueError(f"cell must be at least 1 pixel; got {cell}")
     side = cell
     while side * 2 <= min(shape):
         side *= 2

@@ -31,17 +31,17 @@ def paint(values: Array, forest: Forest, mode: str = "nearest") -> Array:
     kinds, q = values.shape[1], values.shape[2]
     largest = int(forest.size.max())
     padded = tuple(-(-s // largest) * largest for s in forest.shape)
-    exact = mode == "nearest" and all(size % q == 0 for size in np.unique(forest.size).tolist())
+    exact = mode == "nearest" and q <= int(forest.size.min())  # every pixel shows one value, so nothing is blended
     dtype = values.dtype if exact or values.dtype.kind == "f" else np.dtype(np.float32)
     canvas = np.empty((kinds, *padded), dtype)
     for size in np.unique(forest.size).tolist():
         chosen = forest.size == size
         blocks = values[chosen]
         if size != q:
-            matrix = None if exact else resample_matrix(q, size, mode).astype(dtype)
+            matrix = resample_matrix(q, size, mode).astype(dtype)
             for axis in range(2, n + 2):
-                if matrix is None:
-                    blocks = np.repeat(blocks, size // q, axis=axis)
+                if exact:
+                    blocks = np.take(blocks, matrix.argmax(axis=1), axis=axis)
                 else:
                     blocks = np.moveaxis(np.tensordot(blocks, matrix, axes=(axis, 1)), -1, axis)
         _tiles(canvas, size)[tuple((forest.origin[chosen] // size).T)] = blocks

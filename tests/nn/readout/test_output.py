@@ -35,3 +35,8 @@ def test_new_heads_say_background(classes: int) -> None:
     share = logits.sigmoid()[0] if classes == 1 else 1 - logits.softmax(0)[0]
     torch.testing.assert_close(share, torch.full((9,), share[0].item()))
     assert 0 < share[0] < 0.4
+
+
+def test_an_unknown_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="cubic"):
+        RasterMask(torch.zeros(1, 1, 4, 4), 2).raster((8, 8), "cubic")

@@ -43,3 +43,15 @@ def test_pseudo_grid_takes_any_length(rng: np.random.Generator) -> None:
     states = [torch.rand(1, batch.size_BL.shape[1], 8)] * 4
     out = PseudoReadout(8, 3, 2, 4).eval()(states, batch, torch.rand(1, 3, 64, 80))
     assert out.logits.shape == (1, 2, 64, 80)
+
+
+def test_padding_is_blank_in_the_pseudo_grid(rng: np.random.Generator) -> None:
+    """What the encoder leaves in padded places must not reach the neighbours' mask."""
+    batch = ForestBatch.stack([random_forest(rng, (64, 64), budget=b) for b in (28, 34)])
+    padded = ~batch.valid_BL
+    assert padded[0].any()
+    states, image = torch.rand(2, batch.size_BL.shape[1], 8), torch.rand(2, 3, 64, 64)
+    readout = PseudoReadout(8, 3, 2, 4).eval()
+    before = readout([states] * 4, batch, image).logits
+    after = readout([states + 50.0 * padded[..., None]] * 4, batch, image).logits
+    assert torch.equal(before, after)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchforest.nn.raster import ForestBatch, crop, paint_batch
+from patchforest.nn.raster import ForestBatch, check_mode, crop, paint_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,7 @@ class RasterMask:
 
     def raster(self, shape: tuple[int, ...], mode: str = "bilinear") -> Tensor:
         """(B, K, H, W) full-resolution logits."""
+        check_mode(mode)
         logits = self.logits
         if self.stride > 1:
             if mode == "nearest":

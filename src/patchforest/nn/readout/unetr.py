@@ -84,7 +84,8 @@ class RasterReadout(nn.Module):
 
 class PseudoReadout(nn.Module):
     """The papers' √L × √L pseudo-image: tokens row by row in sequence order. For comparison only: neighbours in it are
-    not neighbours in the image, and only the image branch is registered.
+    not neighbours in the image, and only the image branch is registered. L is that of the longest forest of the batch;
+    padding is blank.
     """
 
     def __init__(self, width: int, channels: int, classes: int, features: int) -> None:
@@ -101,7 +102,7 @@ class PseudoReadout(nn.Module):
         side = math.ceil(math.sqrt(taps[0].shape[1]))
         rasters = []
         for k, (tap, project) in enumerate(zip(taps, self.project)):
-            tokens = F.pad(project(tap), (0, 0, 0, side * side - tap.shape[1]))
+            tokens = F.pad(project(tap) * forest.valid_BL[..., None], (0, 0, 0, side * side - tap.shape[1]))
             raster = tokens.transpose(1, 2).reshape(tokens.shape[0], -1, side, side)
             rasters.append(F.interpolate(raster, scale_factor=float(2**k), mode="nearest"))
         grid = self.decoder(rasters, image).logits
