@@ -77,7 +77,7 @@ def test_a_constant_model_leaves_no_seam() -> None:
 
 @pytest.mark.parametrize("downscale", [2, 3, 4])
 def test_downscaling_keeps_objects_in_place(downscale: int) -> None:
-    image = np.full((96, 120, 3), 30, np.uint8)
+    image = np.full((97, 121, 3), 30, np.uint8)
     image[24:48, 36:84] = 230  # divisible by 2, 3 and 4
     mask = predict(fake(Bright(), downscale=downscale), image).mask
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

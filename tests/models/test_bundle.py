@@ -55,6 +55,11 @@ def test_broken_folders_end_in_one_line(saved: Path, tmp_path: Path) -> None:
 
     weights.write_bytes(good_weights[:-20])
     refused("not a whole safetensors")
+    for place in np.linspace(len(good_weights) // 2, len(good_weights) - 1, 20).astype(int):
+        flipped = bytearray(good_weights)
+        flipped[place] ^= 1
+        weights.write_bytes(flipped)
+        refused("damaged")
     weights.write_bytes(b"\x80\x04pickle")
     refused("not a whole safetensors")
     weights.unlink()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -57,7 +58,7 @@ def save_model(folder: str | Path, network: nn.Module, spec: ModelSpec) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
+        save_file(state, temporary, metadata={"format": "pt", "sha256": _digest(state)})
     write_json(folder / "config.json", {"format": FORMAT, **asdict(spec)})
 
 
@@ -79,12 +80,25 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
             folder / "config.json", f"its model cannot be built: {error}", "use the file it came with"
         ) from None
     try:
+        with safe_open(weights, framework="pt") as file:
+            promised = (file.metadata() or {}).get("sha256")
         state = load_file(weights, device="cpu")
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(weights, f"not a whole safetensors file ({error})", "copy it again or train anew") from None
+    if promised is not None and promised != _digest(state):
+        raise InputError(weights, "damaged: its weights are not those that were saved", "copy it again or train anew")
     _check_fit(weights, state, network.state_dict())
     network.load_state_dict(state)
     return Bundle(network=network.eval().to(device), spec=spec)
+
+
+def _digest(state: dict[str, torch.Tensor]) -> str:
+    """Checksum of names, shapes and values; safetensors itself has none, and a flipped bit is a plausible weight."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {state[name].dtype} {tuple(state[name].shape)}".encode())
+        digest.update(state[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _find(folder: Path) -> Path:
