@@ -20,6 +20,11 @@ def test_a_forest_is_drawn_and_counted(run: Run, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "f.png").size == (384, 192)  # tiny pictures are enlarged
 
 
+def test_the_default_is_1024_leaves(run: Run, tmp_path: Path) -> None:
+    image = write_picture(tmp_path / "i.png", (512, 512))
+    assert "1,024 tokens" in run("forest", image, "--out", tmp_path / "f.png").out
+
+
 def test_quiet_prints_nothing(run: Run, tmp_path: Path) -> None:
     image = write_picture(tmp_path / "i.png")
     ended = run("forest", image, "--uniform", 8, "--out", tmp_path / "f.png", "--quiet")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from patchforest.nn.raster import ForestBatch, gather_batch, paint_batch, paint_features, resample_matrix
+from patchforest.tree.forest import build_forest
 from patchforest.tree.gather import gather
 from patchforest.tree.paint import paint
 from patchforest.tree.paint import resample_matrix as numpy_matrix
@@ -126,8 +127,9 @@ def test_stack_and_gather_refuse_what_does_not_fit(rng: np.random.Generator) -> 
     for stride in (3, 12, 0):
         with pytest.raises(ValueError, match="stride"):
             paint_features(torch.zeros(1, len(one), 2), ForestBatch.stack([one]), stride)
+    grid = ForestBatch.stack([build_forest(np.ones((8, 8)), shape=(64, 64), cell=8, uniform=8)])
     with pytest.raises(ValueError, match="cubic"):  # also where leaves are q pixels long and need no resampling
-        paint_batch(torch.zeros(1, len(one), 1, 8, 8), ForestBatch.stack([one]), "cubic")
+        paint_batch(torch.zeros(1, 64, 1, 8, 8), grid, "cubic")
     for length in (len(one) - 1, len(one) + 1):
         with pytest.raises(ValueError, match=f"values must be .1, {len(one)}, K, q, q."):
             paint_batch(torch.zeros(1, length, 1, 8, 8), ForestBatch.stack([one]))

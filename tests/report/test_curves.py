@@ -54,6 +54,13 @@ def test_higher_values_are_drawn_higher_and_nan_left_out() -> None:
     assert points[1][1] < points[0][1]
 
 
+def test_the_legend_keeps_out_of_the_way() -> None:
+    for end, low in ((1.0, True), (0.0, False)):
+        root = ET.fromstring(line_chart("t", {"x": [(0, 0.0), (1, 1.0), (2, end)]}, x_label="s"))
+        name = next(text for text in root.findall("text") if text.text == "x")
+        assert (float(name.get("y", "0")) > 120) == low
+
+
 @pytest.mark.parametrize("points", [[], [(0.0, 0.0)], [(5.0, 1e-9)], [(1.0, -3.0), (1.0, -3.0)], [(1e9, 1e12)]])
 def test_degenerate_lines_still_make_a_chart(points: list[tuple[float, float]]) -> None:
     root = ET.fromstring(line_chart("t", {"x": points}, x_label="s"))

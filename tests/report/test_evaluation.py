@@ -35,6 +35,14 @@ def test_means_by_class_leave_out_what_is_absent() -> None:
     assert all(len(row) == len(CLASS_HEADER) for row in class_rows(_evaluation()))
 
 
+def test_a_score_of_zero_counts() -> None:
+    confusion = np.zeros((2, 2), np.int64)
+    cases = tuple(CaseScore(n, (_score(1), _score(d)), confusion, 0.0, 0, 1.0) for n, d in (("a", 0.0), ("b", 0.5)))
+    result = Evaluation(("background", "stone"), cases)
+    assert class_rows(result)[0][1] == "0.2500"
+    assert case_rows(result)[0][2] == "0.0000"
+
+
 def test_cases_and_costs_in_words() -> None:
     rows = case_rows(_evaluation())
     assert rows[0] == ["one", "0.6000", "0.9000", "100", "1.00"]

@@ -98,5 +98,5 @@ def test_labels_that_do_not_fit_are_refused(rng: np.random.Generator) -> None:
         for shape in ((1, 64, 32), (1, 34, 64), (2, 32, 64)):
             with pytest.raises(ValueError, match="not of the images"):
                 segmentation_loss(output, torch.zeros(shape, dtype=torch.long))
-        with pytest.raises(ValueError, match="class number 3.*3 outputs.*classes"):
+        with pytest.raises(ValueError, match=r"class number 3.*3 outputs.*classes"):
             segmentation_loss(output, torch.full((1, 32, 64), 3))

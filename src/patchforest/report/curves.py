@@ -91,6 +91,8 @@ def line_chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], *
         x, _ = place(tick, y0)
         parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="middle">{tick:g}</text>')
     parts.append(f'<text x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 8}" text-anchor="end">{escape(x_label)}</text>')
+    ends_high = sum(points[-1][1] - (y0 + y1) / 2 for points in finite.values() if points) > 0
+    legend_top = _HEIGHT - _BOTTOM - 14 * len(finite) if ends_high else _TOP + 8  # where the lines are not
     for number, (name, points) in enumerate(finite.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join("{:.1f},{:.1f}".format(*place(*p)) for p in points)
@@ -98,7 +100,7 @@ def line_chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], *
             x, y = place(*points[0])
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        x, y = _WIDTH - _RIGHT - 4, _TOP + 8 + 14 * number
+        x, y = _WIDTH - _RIGHT - 4, legend_top + 14 * number
         parts.append(f'<text x="{x}" y="{y}" text-anchor="end" style="fill:{colour}">{escape(name)}</text>')
     body = "".join(parts)
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img">{body}</svg>'

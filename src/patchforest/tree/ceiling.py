@@ -32,7 +32,8 @@ def label_ceiling(mask: Array, forest: Forest, q: int, *, num_classes: int | Non
     classes = int(mask.max()) + 1 if num_classes is None else num_classes
     if num_classes is not None and (num_classes < 2 or int(mask.max()) >= num_classes):
         raise ValueError(
-            f"num_classes counts background too and must exceed every label (largest {int(mask.max())}); got {num_classes}"
+            f"num_classes counts background too and must exceed every label (largest {int(mask.max())}); "
+            f"got {num_classes}"
         )
     if mask.shape != forest.shape:
         raise ValueError(f"mask must be {forest.shape} like the forest's image; got {mask.shape}")
