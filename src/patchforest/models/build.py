@@ -1,4 +1,4 @@
-"""Networks by name: ``model(image, forest)`` gives logits, ``model.output(image, forest)`` what the loss takes."""
+"""Networks by name: ``model(image, forest)`` gives logits, a dense one's ``output`` what the loss takes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,22 @@ def build_model(config: ModelConfig) -> nn.Module:
     """The freshly initialised network of a configuration; ValueError for an unknown name or settings that clash."""
     if config.name not in MODELS:
         raise ValueError(f"unknown model {config.name!r}; there are {', '.join(MODELS)}")
+    if config.name != "unet":
+        _check_sides(config)
     return MODELS[config.name](config)
+
+
+def _check_sides(config: ModelConfig) -> None:
+    """Sides that must divide each other by powers of two, said before the first batch rather than in it."""
+    sides = {"patch": config.patch}
+    if config.name == "shf":
+        sides["q"] = config.q or 2 * config.patch
+    if config.name == "apf_unetr" and config.readout == "raster":
+        sides["8 (the raster readout's stride)"] = 8
+    for name, side in sides.items():
+        big, small = max(side, config.cell), min(side, config.cell)
+        if small < 1 or big % small or (big // small) & (big // small - 1):
+            raise ValueError(f"{name} must be cell ({config.cell}) times or by a power of two; got {side}")
 
 
 def apf_unetr(**settings: object) -> nn.Module:

@@ -133,13 +133,26 @@ def _read_spec(path: Path) -> ModelSpec:
         values["model"] = ModelConfig(**_tuples(_known(path, raw["model"], ModelConfig)))
         if raw.get("forest") is not None:
             values["forest"] = ForestPolicy(**_known(path, raw["forest"], ForestPolicy))
-        return ModelSpec(**_tuples(values))
+        return _consistent(ModelSpec(**_tuples(values)))
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
             path, f"a setting is missing or wrong ({error})", "restore the file written by training"
         ) from None
+
+
+def _consistent(spec: ModelSpec) -> ModelSpec:
+    """The specification, or ValueError where its parts contradict each other."""
+    outputs = 1 if len(spec.classes) == 2 else len(spec.classes)
+    if spec.model.classes != outputs:
+        raise ValueError(f"{spec.model.classes} outputs for the classes {', '.join(map(str, spec.classes))}")
+    if spec.forest is not None and spec.forest.cell != spec.model.cell:
+        raise ValueError(f"forest of cell {spec.forest.cell}, model of cell {spec.model.cell}")
+    for name in ("window", "downscale"):
+        if not isinstance(getattr(spec, name), int) or getattr(spec, name) < 1:
+            raise ValueError(f"{name} is {getattr(spec, name)!r}, not a whole number of pixels")
+    return spec
 
 
 def _known(path: Path, raw: Any, kind: type) -> dict[str, Any]:

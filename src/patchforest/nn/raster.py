@@ -222,7 +222,8 @@ def check_mode(mode: str) -> None:
 def paint_features(states_BLK: Tensor, forest: ForestBatch, stride: int, *, sub: int = 1) -> Tensor:
     """Leaf states as a registered raster (B, K, ceil(H/stride), ceil(W/stride)).
 
-    Leaves longer than ``stride`` repeat their state; shorter ones are averaged within a raster cell.
+    Leaves longer than ``stride`` repeat their state; shorter ones are averaged within a raster cell. A raster cell that
+    reaches over the far edges repeats the last leaves there.
 
     Parameters
     ----------

@@ -13,7 +13,6 @@ from patchforest.infer.windows import blend_weights
 from patchforest.models.bundle import Bundle
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import TokenMask
-from patchforest.train.metrics import confusion_matrix, dice_of
 from patchforest.tree.ceiling import label_ceiling, label_shares
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.paint import paint
@@ -96,11 +95,11 @@ def _blocks(truth: Array, stride: int, num_classes: int) -> Array:
 
 
 def _best_dice(shares: Array, truth: Array, present: list[int]) -> float:
-    """Dice of the best threshold on the foreground's share (two classes), or of the commonest class everywhere."""
-    if len(shares) > 2:
-        chosen = shares.argmax(0).astype(np.uint8)
-        return float(dice_of(confusion_matrix(chosen, truth, len(shares)))[present].mean())
-    level = np.minimum((shares[1].ravel() * BINS).astype(np.int64), BINS)
-    above = np.bincount(level, minlength=BINS + 1)[::-1].cumsum()
-    found = np.bincount(level[truth.ravel() == 1], minlength=BINS + 1)[::-1].cumsum()
-    return float((2 * found / (above + found[-1])).max())
+    """Mean over the classes present of the Dice by the best threshold on the class's share, each by itself."""
+    best = []
+    for k in present:
+        level = np.minimum((shares[k].ravel() * BINS).astype(np.int64), BINS)
+        above = np.bincount(level, minlength=BINS + 1)[::-1].cumsum()
+        found = np.bincount(level[truth.ravel() == k], minlength=BINS + 1)[::-1].cumsum()
+        best.append(float((2 * found / (above + found[-1])).max()))
+    return float(np.mean(best))

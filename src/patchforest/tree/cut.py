@@ -36,8 +36,10 @@ def cut_forest(
         return build_forest(cells, shape=shape, cell=policy.cell, uniform=policy.uniform, root=root)
     named = policy.criterion if criterion is None else criterion
     root = policy.root or default_root(shape, policy.cell)
-    if isinstance(named, str) and named == "variance" and rng is None:
-        detail: Array | list[Array] = variance_pyramid(image, policy.cell, root, window=window, spatial=spatial)
+    if isinstance(named, str) and named == "variance":
+        detail: Array | list[Array] = variance_pyramid(
+            image, policy.cell, root, window=window, spatial=spatial, rng=rng
+        )
     else:
         detail = detail_map(image, policy.cell, criterion=named, window=window, rng=rng, spatial=spatial)
     budget = None if policy.budget is None else scaled_budget(replace(policy, root=root), shape)

@@ -56,8 +56,10 @@ def detail_map(
     -----
     Source: APF (SC'24) section 3 and SHF; the self-set thresholds are ours.
     """
-    if image.ndim not in (spatial, spatial + 1) or spatial not in (2, 3) or min(image.shape[:spatial]) < 1:
-        raise ValueError(f"image must have {spatial} spatial axes and at most one of channels; got {image.shape}")
+    if image.ndim not in (spatial, spatial + 1) or spatial not in (2, 3) or min(image.shape) < 1:
+        raise ValueError(
+            f"image must have {spatial} spatial axes and at most one of channels, none empty; got {image.shape}"
+        )
     if cell < 1:
         raise ValueError(f"cell must be at least 1 pixel; got {cell}")
     if callable(criterion) or isinstance(criterion, np.ndarray):
@@ -67,6 +69,8 @@ def detail_map(
         if not np.isfinite(score).all() or score.min() < 0:
             raise ValueError("a score must be finite and not negative")
         return cell_sums(score, cell)
+    if not isinstance(criterion, str):
+        raise ValueError(f"criterion must be a name, an array (H, W) or a function; got {type(criterion).__name__}")
     shape = tuple(-(-s // cell) for s in image.shape[:spatial])
     if criterion == "uniform":
         return np.ones(shape, np.float32)
@@ -85,17 +89,32 @@ def detail_map(
 
 
 def variance_pyramid(
-    image: Array, cell: int, root: int, *, window: Window | None = None, spatial: int = 2
+    image: Array,
+    cell: int,
+    root: int,
+    *,
+    window: Window | None = None,
+    spatial: int = 2,
+    rng: np.random.Generator | None = None,
 ) -> list[Array]:
     """Sum of squared errors of every node against its own mean, cells first and roots last.
 
     Not additive (a parent's error is at least the sum of its children's), so it brings its own pyramid to
-    ``build_forest``. Each entry is float32 and covers the image in nodes of side cell, 2 cell, ... root.
+    ``build_forest``. Each entry is float32 and covers the image in nodes of side cell, 2 cell, ... root. With ``rng``
+    the image is blurred by a random kernel first (2-D).
     """
-    pixels = _with_channels(to_uint8(image, window), spatial).astype(np.float64)
-    ones = np.ones(pixels.shape[:spatial])
-    sums = [_float64_cell_sums(pixels[..., c], cell) for c in range(pixels.shape[-1])]
-    squares, count = _float64_cell_sums(np.square(pixels).sum(-1), cell), _float64_cell_sums(ones, cell)
+    pixels = _with_channels(to_uint8(image, window), spatial)
+    kernel = 1 if rng is None or spatial != 2 else int(rng.choice((1, 3, 5, 7, 9)))
+    sums, squares = [], 0.0
+    for channel in range(pixels.shape[-1]):
+        plane = pixels[..., channel]
+        plane = (_blur(np.ascontiguousarray(plane), kernel) if kernel > 1 else plane).astype(np.float32)
+        sums.append(_float64_cell_sums(plane, cell))
+        squares = squares + _float64_cell_sums(np.square(plane), cell)
+    count = np.ones((1,) * spatial)
+    for axis, length in enumerate(pixels.shape[:spatial]):
+        held = np.diff(np.append(np.arange(0, length, cell), length)).astype(float)
+        count = count * held.reshape((-1,) + (1,) * (spatial - 1 - axis))
     pyramid, side = [], cell
     while True:
         error = squares - sum(np.square(s) for s in sums) / count
@@ -109,7 +128,8 @@ def variance_pyramid(
 def cell_sums(score: Array, cell: int) -> Array:
     """Sum of a per-pixel score over every cell, float32; pixels beyond the edge count as zero."""
     out = score.astype(np.float32, copy=False)
-    if score.ndim == 2 and all(s % cell == 0 for s in score.shape):
+    whole = cell & (cell - 1) == 0 and all(s % cell == 0 for s in score.shape)
+    if score.ndim == 2 and whole:  # powers of two: the mean times the count is the exact sum
         small = (score.shape[1] // cell, score.shape[0] // cell)
         return cv2.resize(out, small, interpolation=cv2.INTER_AREA) * np.float32(cell * cell) if cell > 1 else out
     for axis in range(score.ndim):
@@ -119,7 +139,7 @@ def cell_sums(score: Array, cell: int) -> Array:
 
 def _float64_cell_sums(score: Array, cell: int) -> Array:
     for axis in range(score.ndim):
-        score = np.add.reduceat(score, np.arange(0, score.shape[axis], cell), axis=axis)
+        score = np.add.reduceat(score, np.arange(0, score.shape[axis], cell), axis=axis, dtype=np.float64)
     return score
 
 
@@ -189,15 +209,17 @@ def _half(channel: Array) -> Array:
 
 
 def _gradient_quantile(dx: Array, dy: Array, share: float) -> float:
-    """Quantile of |dx| + |dy| among the pixels where it is above the noise of rounding (2 grey levels a Sobel sum)."""
-    size = cv2.add(cv2.convertScaleAbs(dx, alpha=0.25), cv2.convertScaleAbs(dy, alpha=0.25))  # 8 bit: steps of 4
-    counts = np.bincount(size.ravel(), minlength=256).astype(np.int64)
-    counts[0] = 0  # flat ground says nothing of what is an edge here
+    """Quantile of |dx| + |dy| among the pixels where it is above the noise of rounding, less half a step.
+
+    Half a step below, since Canny asks for more than the threshold: pixels at the quantile itself are edges.
+    """
+    size = cv2.add(cv2.absdiff(dx, 0), cv2.absdiff(dy, 0)).view(np.uint16)
+    counts = cv2.calcHist([size], [0], None, [2048], [0, 2048]).ravel().astype(np.int64)
+    counts[:4] = 0  # flat ground says nothing of what is an edge here
     total = counts.sum()
     if total == 0:
         return 8.0
-    bin_index = int(np.searchsorted(np.cumsum(counts), share * total))
-    return max(4.0 * (bin_index + 0.5), 8.0)
+    return max(float(np.searchsorted(np.cumsum(counts), share * total)) - 0.5, 8.0)
 
 
 def _gradient(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
@@ -206,16 +228,15 @@ def _gradient(pixels: Array, cell: int, rng: np.random.Generator | None) -> Arra
     for channel in _channels(pixels):
         smooth = _blur(channel, kernel)
         dx, dy = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
-        size = cv2.magnitude(dx, dy)
+        size = np.sqrt(np.square(dx) + np.square(dy))
         total = size if total is None else np.maximum(total, size)
     assert total is not None
     return cell_sums(total, cell)
 
 
 def _variance(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
-    """Squared deviations from the cell's mean; a fresh draw weighs the cells by chance."""
-    error = variance_pyramid(pixels, cell, cell, spatial=pixels.ndim - 1)[0]
-    return error if rng is None else error * rng.uniform(0.5, 1.5, error.shape).astype(np.float32)
+    """Squared deviations from the cell's mean: the first level of ``variance_pyramid``."""
+    return variance_pyramid(pixels, cell, cell, spatial=pixels.ndim - 1, rng=rng)[0]
 
 
 def _gradient_3d(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:

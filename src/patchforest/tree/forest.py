@@ -65,13 +65,15 @@ def build_forest(
     limit = depth if max_depth is None else min(depth, max_depth)
     grids = _grids(shape, root, depth)
     if uniform is not None:
-        if budget is not None or threshold is not None:
-            raise ValueError("uniform goes with neither budget nor threshold")
+        if budget is not None or threshold is not None or max_depth is not None or balanced:
+            raise ValueError("uniform goes with none of budget, threshold, max_depth and balanced")
         level = depth - _log2_ratio(uniform, cell, "uniform")
         if level < 0:
             raise ValueError(f"uniform leaves of {uniform} pixels do not fit a root of {root}; pass root={uniform}")
         splits = [np.full(g, k < level) for k, g in enumerate(grids[:-1])]
         return _from_splits(splits, shape, root, cell)
+    if threshold is not None and np.isnan(threshold):
+        raise ValueError("threshold must be a number; got NaN")
     if budget is None and threshold is None:
         raise ValueError("say how far to split: budget=, threshold= or uniform=")
     scores = score_pyramid(detail, shape=shape, cell=cell, root=root)
@@ -79,6 +81,13 @@ def build_forest(
         splits = _budget_splits(scores, grids, shape, root, limit, budget, threshold)
     else:
         splits = [(s > threshold) & (k < limit) for k, s in enumerate(scores[:-1])]
+        if limit and not splits[0].any():
+            warnings.warn(
+                f"no root has more detail than {threshold:g} (the most is {scores[0].max():g}), so nothing is split; "
+                "lower threshold=, or set budget= instead",
+                UserWarning,
+                stacklevel=2,
+            )
     forest = _from_splits(splits, shape, root, cell)
     return balance(forest) if balanced else forest
 
@@ -264,7 +273,7 @@ def _prefix(
 
 def _warn_if_detail_ran_out(score: Array, cost: Array, roots: int) -> None:
     leaves, informed = roots + int(cost.sum()), roots + int(cost[score > 0].sum())
-    if informed < 0.75 * leaves and np.ptp(score) > 0:
+    if informed < 0.75 * leaves:
         warnings.warn(
             f"the detail map ran out after {informed} of {leaves} leaves; the rest split flat ground. "
             "Use criterion='edges' or 'gradient', which set themselves, or a smaller budget",

@@ -24,7 +24,7 @@ def paint(values: Array, forest: Forest, mode: str = "nearest") -> Array:
     ValueError : values whose leaves or axes do not fit the forest, or an unknown mode.
     """
     n = forest.ndim
-    if values.ndim != n + 2 or len(values) != len(forest) or len(set(values.shape[2:])) != 1:
+    if values.ndim != n + 2 or len(values) != len(forest) or len(set(values.shape[2:])) != 1 or not values.shape[2]:
         raise ValueError(f"values must be ({len(forest)}, K{', q' * n}) for this forest; got {values.shape}")
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")

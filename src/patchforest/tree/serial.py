@@ -1,72 +1,89 @@
-"""A forest as bytes: one bit a node that could be split, level by level, plus a short header."""
+"""A forest as bytes: one bit a node that could be split, level by level in Z-order, plus a short header."""
 
 from __future__ import annotations
 
 import struct
+import zlib
 
 import numpy as np
 
-from patchforest.tree.forest import _exists, _from_splits, _grids, split_nodes
+from patchforest.tree.forest import split_nodes
 from patchforest.tree.order import morton
-from patchforest.values import Forest, as_shape
+from patchforest.values import Array, Forest, as_shape
 
 _MAGIC = b"pfF1"
 
 
 def encode_forest(forest: Forest) -> bytes:
-    """Bytes of a forest: header (shape, root, cell), then a bit for every node above the cells, 1 where split."""
-    header = _MAGIC + struct.pack(f"<B{forest.ndim}QII", forest.ndim, *forest.shape, forest.root, forest.cell)
-    bits, exist = [], None
-    for split, grid in zip(split_nodes(forest), _grids(forest.shape, forest.root, forest.depth)):
-        exist = _exists(forest.shape, forest.root, grid) if exist is None else exist
-        at = np.argwhere(exist)
-        at = at[np.argsort(morton(at))]
-        bits.append(split[tuple(at.T)])
-        exist = _children(split & exist, forest, len(bits))
-    packed = np.packbits(np.concatenate(bits)).tobytes() if bits else b""
-    return header + packed
+    """Bytes of a forest: header (axes, shape, root, cell, checksum), then a bit for every node, 1 where split.
+
+    Nodes of the finest level cannot be split and have no bit, except where roots are cells: there each has a 0.
+    """
+    bits, nodes = [], _roots(forest.shape, forest.root)
+    splits = split_nodes(forest)
+    for level, split in enumerate(splits):
+        bits.append(split[tuple(nodes.T)])
+        nodes = _children(nodes[bits[-1]], forest.shape, forest.root >> (level + 1))
+    if not splits:
+        bits.append(np.zeros(len(nodes), bool))
+    header = struct.pack(f"<B{forest.ndim}QII", forest.ndim, *forest.shape, forest.root, forest.cell)
+    body = header + np.packbits(np.concatenate(bits)).tobytes()
+    return _MAGIC + struct.pack("<I", zlib.crc32(body)) + body
 
 
 def decode_forest(data: bytes) -> Forest:
-    """The forest that ``encode_forest`` wrote; ValueError where the bytes are not one, or too few or too many."""
+    """The forest that ``encode_forest`` wrote; needs memory in proportion to the bytes, whatever the header says.
+
+    Raises
+    ------
+    ValueError : the bytes are not an encoded forest, are damaged, too few or too many.
+    """
+    if data[:4] != _MAGIC:
+        raise ValueError("not an encoded forest: the first bytes are not its mark")
+    if len(data) < 9 or struct.unpack_from("<I", data, 4)[0] != zlib.crc32(data[8:]):
+        raise ValueError("not a whole encoded forest: its checksum does not fit")
+    n = data[8]
     try:
-        if data[:4] != _MAGIC:
-            raise ValueError("the first bytes are not those of an encoded forest")
-        n = data[4]
-        if n not in (2, 3):
-            raise ValueError(f"{n} axes")
-        *sizes, root, cell = struct.unpack_from(f"<{n}QII", data, 5)
+        *sizes, root, cell = struct.unpack_from(f"<{n}QII", data, 9)
         shape = as_shape(sizes)
-        depth = (root // cell).bit_length() - 1 if cell else -1
-        if depth < 0 or cell << depth != root or max(shape) > 1 << 31:
-            raise ValueError(f"shape {shape}, root {root}, cell {cell} do not fit together")
-        start = 5 + struct.calcsize(f"<{n}QII")
-        if np.prod([-(-s // root) for s in shape], dtype=float) > 8.0 * max(len(data) - start, 1) and depth:
-            raise ValueError("fewer bits than roots")
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, ValueError) as error:
         raise ValueError(f"not an encoded forest: {error}") from None
-    bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=start)).astype(bool)
-    empty = Forest(np.zeros((0, n), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), shape, root, cell)
-    splits, used = [], 0
-    grids = _grids(shape, root, depth)
-    exist = _exists(shape, root, grids[0])
-    for k in range(depth):
-        at = np.argwhere(exist)
-        at = at[np.argsort(morton(at))]
-        if used + len(at) > len(bits):
-            raise ValueError(f"not an encoded forest: it ends at level {k}, {used + len(at) - len(bits)} bits short")
-        split = np.zeros(grids[k], bool)
-        split[tuple(at.T)] = bits[used : used + len(at)]
-        used += len(at)
-        splits.append(split)
-        exist = _children(split, empty, k + 1)
+    depth = (root // cell).bit_length() - 1 if cell else -1
+    if depth < 0 or cell << depth != root or max(shape) > 1 << 31:
+        raise ValueError(f"not an encoded forest: shape {shape}, root {root}, cell {cell} do not fit together")
+    bits = np.unpackbits(np.frombuffer(data, np.uint8, offset=9 + struct.calcsize(f"<{n}QII"))).astype(bool)
+    if np.prod([-(-s // root) for s in shape], dtype=float) > len(bits):
+        raise ValueError(f"not an encoded forest: {len(bits)} bits are fewer than its roots")
+    nodes, used = _roots(shape, root), 0
+    origins, levels = [], []
+    for level in range(max(depth, 1)):
+        split = bits[used : used + len(nodes)]
+        used += len(nodes)
+        if used > len(bits) or (not depth and split.any()):
+            raise ValueError(f"not an encoded forest: it ends at level {level}")
+        side = root >> level
+        origins.append(nodes[~split] * side)
+        levels.append(np.full(len(origins[-1]), level, np.int64))
+        nodes = _children(nodes[split], shape, side // 2)
     if len(bits) - used >= 8 or bits[used:].any():
         raise ValueError(f"not an encoded forest: {len(bits) - used} bits too many")
-    return _from_splits(splits, shape, root, cell)
+    origins.append(nodes * cell)
+    levels.append(np.full(len(nodes), depth, np.int64))
+    origin, level_of = np.concatenate(origins), np.concatenate(levels)
+    order = np.argsort(morton(origin // cell))
+    level_of = level_of[order]
+    return Forest(origin[order], root >> level_of, level_of, shape, root, cell)
 
 
-def _children(split: np.ndarray, forest: Forest, level: int) -> np.ndarray:
-    """Existing children, one level below, of the split nodes."""
-    for axis in range(split.ndim):
-        split = np.repeat(split, 2, axis=axis)
-    return split & _exists(forest.shape, forest.root >> level, split.shape)
+def _roots(shape: tuple[int, ...], root: int) -> Array:
+    """(R, n) grid coordinates of the roots in Z-order."""
+    nodes = np.stack(np.indices([-(-s // root) for s in shape]), -1).reshape(-1, len(shape)).astype(np.int64)
+    return nodes[np.argsort(morton(nodes))]
+
+
+def _children(nodes: Array, shape: tuple[int, ...], side: int) -> Array:
+    """Grid coordinates, one level below, of the existing children of nodes in Z-order; again in Z-order."""
+    n = len(shape)
+    corners = np.stack(np.indices((2,) * n), -1).reshape(-1, n)
+    below = (2 * nodes[:, None] + corners).reshape(-1, n)
+    return below[(below * side < np.asarray(shape)).all(axis=1)]

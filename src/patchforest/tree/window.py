@@ -7,6 +7,8 @@ depend on the exposure of a single image.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from patchforest.values import Array
@@ -20,12 +22,26 @@ def default_window(image: Array) -> Window:
     Raises
     ------
     ValueError : signed integers, and floats outside [0, 1] or not finite, whose range nobody can know.
+
+    Warns
+    -----
+    UserWarning : unsigned integers of 16 bits or more that use under a fifteenth of their range, such as 12-bit data.
     """
     if image.dtype == np.bool_:
         return (0.0, 1.0)
     if image.dtype.kind == "u":
-        return (0.0, float(np.iinfo(image.dtype).max))
+        full = float(np.iinfo(image.dtype).max)
+        if image.dtype.itemsize > 1 and image.size and 0 < int(image.max()) < full / 15:
+            warnings.warn(
+                f"{image.dtype} pixels reach only {int(image.max())} of {full:.0f}, so they look nearly black; pass "
+                "window=(low, high), e.g. (0, 4095) for 12-bit data",
+                UserWarning,
+                stacklevel=4,
+            )
+        return (0.0, full)
     low, high = (float(image.min()), float(image.max())) if image.size else (0.0, 0.0)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError("image holds NaN or infinite values; replace them before cutting a forest")
     if image.dtype.kind == "f" and low >= 0.0 and high <= 1.0:  # False for NaN
         return (0.0, 1.0)
     raise ValueError(
