@@ -376,9 +376,11 @@ def test_the_same_scene_in_any_dtype(criterion: str) -> None:
 
 
 def test_an_unknown_range_asks_for_a_window() -> None:
-    for image in (np.full((16, 16), 7.5), np.full((16, 16), 7, np.int16), np.full((16, 16), np.nan)):
+    for image in (np.full((16, 16), 7.5), np.full((16, 16), 7, np.int16)):
         with pytest.raises(ValueError, match="window"):
             detail_map(image, 8)
+    with pytest.raises(ValueError, match="NaN"):
+        detail_map(np.full((16, 16), np.nan), 8)
 
 
 @pytest.mark.parametrize("criterion", SEEING)
@@ -424,6 +426,7 @@ def refuse(match: str, image: np.ndarray, cell: int = 8, criterion: object = "ed
 def test_errors() -> None:
     image = np.zeros((32, 32), np.uint8)
     refuse("edge.*edges", image, criterion="edge")
+    refuse("criterion.*list", image, criterion=[[1.0]])
     refuse("canny", np.zeros((8, 8, 8), np.uint8), criterion="canny", spatial=3)
     refuse(r"\(32,\)", np.zeros(32, np.uint8))
     refuse(r"\(2, 2, 2, 2\)", np.zeros((2, 2, 2, 2), np.uint8))

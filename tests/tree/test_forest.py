@@ -144,7 +144,9 @@ def test_scores_that_are_not_additive_are_capped_by_the_parent(seed: int) -> Non
         check(forest, case)
         assert reference.table(forest) == reference.leaves_of(case, reference.greedy(case, score, budget))
     for threshold in (0.0, 1.0, 3.0):
-        forest = build_forest(pyramid, shape=case.shape, cell=case.cell, root=case.root, threshold=threshold)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            forest = build_forest(pyramid, shape=case.shape, cell=case.cell, root=case.root, threshold=threshold)
         assert reference.table(forest) == reference.leaves_of(case, reference.above(case, score, threshold))
 
 
@@ -381,6 +383,16 @@ class TestWarning:
         assert self.cut(np.random.default_rng(0).random((32, 32))) == []
         assert self.cut(np.ones((32, 32))) == []
 
+    def test_a_threshold_above_everything(self) -> None:
+        """A forest of nothing but roots is no forest."""
+        detail = np.ones((8, 8))
+        with pytest.warns(UserWarning, match=r"100.*64.*threshold"):
+            build_forest(detail, shape=(64, 64), cell=8, threshold=100.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            build_forest(detail, shape=(64, 64), cell=8, threshold=63.0)
+            build_forest(detail, shape=(64, 64), cell=8, threshold=100.0, max_depth=0)
+
     def test_points_at_the_caller(self) -> None:
         detail = np.zeros((32, 32))
         detail[0, 0] = 1
@@ -402,6 +414,9 @@ class TestErrors:
         self.refuse("budget=")
         self.refuse("uniform", uniform=8, budget=9)
         self.refuse("uniform", uniform=8, threshold=9.0)
+        self.refuse("uniform.*max_depth", uniform=8, max_depth=2)  # an option without effect is a mistake
+        self.refuse("uniform.*balanced", uniform=8, balanced=True)
+        self.refuse("threshold.*NaN", threshold=float("nan"))
 
     def test_detail_of_another_shape(self) -> None:
         self.refuse(r"\(9, 8\).*\(8, 8\)", shape=(65, 64), budget=9)

@@ -20,7 +20,7 @@ def random_forest(shape: tuple[int, ...], cell: int, seed: int, root: int | None
     detail = rng.integers(0, 3, grid) * (rng.random(grid) < 0.4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        side = root or build_forest(detail, shape=shape, cell=cell, threshold=1e9).root
+        side = root or build_forest(detail, shape=shape, cell=cell, uniform=cell).root
         roots = int(np.prod([-(-s // side) for s in shape]))
         budget = int(rng.integers(roots, max(roots, detail.size) + 1))
         return build_forest(detail, shape=shape, cell=cell, budget=budget, root=side)

@@ -118,7 +118,7 @@ def test_errors() -> None:
     count = len(forest)
     with pytest.raises(ValueError, match=rf"{count}.*{count + 1}"):
         paint(np.zeros((count + 1, 1, 8, 8)), forest)
-    for shape in ((count, 8, 8), (count, 1, 8, 4), (count, 1, 8, 8, 8)):
+    for shape in ((count, 8, 8), (count, 1, 8, 4), (count, 1, 8, 8, 8), (count, 1, 0, 0)):
         with pytest.raises(ValueError, match="values"):
             paint(np.zeros(shape), forest)
     with pytest.raises(ValueError, match=r"nearest.*bilinear.*cubic"):

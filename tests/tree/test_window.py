@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -73,8 +75,6 @@ def test_the_input_is_left_alone() -> None:
     [
         np.array([0.0, 1.5]),
         np.array([-0.1, 0.5], np.float32),
-        np.array([0.0, np.nan]),
-        np.array([0.0, np.inf], np.float32),
         np.array([0, 100], np.int16),
         np.array([0, 100], np.int64),
     ],
@@ -83,6 +83,25 @@ def test_an_unknown_range_asks_for_a_window(convert: object, image: np.ndarray) 
     with pytest.raises(ValueError, match="window") as caught:
         convert(image)  # type: ignore[operator]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_none_are_named_not_windowed(value: float) -> None:
+    for window in (None, (0.0, 1.0)):
+        with pytest.raises(ValueError, match="NaN"):
+            unit_range(np.array([0.5, value]), window)
+
+
+def test_twelve_bits_in_sixteen_are_said_aloud() -> None:
+    with pytest.warns(UserWarning, match=r"4095.*window") as seen:
+        unit_range(np.array([0, 4095], np.uint16))
+    assert len(seen) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        unit_range(np.array([0, 4095], np.uint16), (0, 4095))
+        unit_range(np.array([0, 60000], np.uint16))
+        unit_range(np.array([0, 3], np.uint8))
+        unit_range(np.zeros(4, np.uint16))
 
 
 def test_the_message_names_dtype_and_range() -> None:

@@ -105,13 +105,14 @@ def variance_pyramid(
     """
     pixels = _with_channels(to_uint8(image, window), spatial)
     kernel = 1 if rng is None or spatial != 2 else int(rng.choice((1, 3, 5, 7, 9)))
-    sums, squares = [], 0.0
+    sums: list[Array] = []
+    squares: Array = np.zeros(())
     for channel in range(pixels.shape[-1]):
         plane = pixels[..., channel]
         plane = (_blur(np.ascontiguousarray(plane), kernel) if kernel > 1 else plane).astype(np.float32)
         sums.append(_float64_cell_sums(plane, cell))
         squares = squares + _float64_cell_sums(np.square(plane), cell)
-    count = np.ones((1,) * spatial)
+    count: Array = np.ones((1,) * spatial)
     for axis, length in enumerate(pixels.shape[:spatial]):
         held = np.diff(np.append(np.arange(0, length, cell), length)).astype(float)
         count = count * held.reshape((-1,) + (1,) * (spatial - 1 - axis))
@@ -213,7 +214,7 @@ def _gradient_quantile(dx: Array, dy: Array, share: float) -> float:
 
     Half a step below, since Canny asks for more than the threshold: pixels at the quantile itself are edges.
     """
-    size = cv2.add(cv2.absdiff(dx, 0), cv2.absdiff(dy, 0)).view(np.uint16)
+    size = (np.abs(dx) + np.abs(dy)).view(np.uint16)
     counts = cv2.calcHist([size], [0], None, [2048], [0, 2048]).ravel().astype(np.int64)
     counts[:4] = 0  # flat ground says nothing of what is an edge here
     total = counts.sum()

@@ -77,13 +77,13 @@ def decode_forest(data: bytes) -> Forest:
 
 def _roots(shape: tuple[int, ...], root: int) -> Array:
     """(R, n) grid coordinates of the roots in Z-order."""
-    nodes = np.stack(np.indices([-(-s // root) for s in shape]), -1).reshape(-1, len(shape)).astype(np.int64)
+    nodes = np.moveaxis(np.indices([-(-s // root) for s in shape]), 0, -1).reshape(-1, len(shape)).astype(np.int64)
     return nodes[np.argsort(morton(nodes))]
 
 
 def _children(nodes: Array, shape: tuple[int, ...], side: int) -> Array:
     """Grid coordinates, one level below, of the existing children of nodes in Z-order; again in Z-order."""
     n = len(shape)
-    corners = np.stack(np.indices((2,) * n), -1).reshape(-1, n)
+    corners = np.moveaxis(np.indices((2,) * n), 0, -1).reshape(-1, n)
     below = (2 * nodes[:, None] + corners).reshape(-1, n)
     return below[(below * side < np.asarray(shape)).all(axis=1)]
