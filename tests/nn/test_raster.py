@@ -49,9 +49,20 @@ def test_gather_and_paint_in_3d_equal_numpy(rng: np.random.Generator) -> None:
     got = gather_batch(torch.from_numpy(volume)[None, None], batch, 4)
     np.testing.assert_allclose(got[0].numpy(), gather(volume, forest, 4).patches, atol=1e-6)
     values = rng.random((len(forest), 1, 2, 2, 2))
-    np.testing.assert_allclose(
-        paint_batch(torch.from_numpy(values)[None], batch)[0].numpy(), paint(values, forest), atol=1e-12
-    )
+    for mode in ("nearest", "bilinear"):
+        painted = paint_batch(torch.from_numpy(values)[None], batch, mode)[0].numpy()
+        np.testing.assert_allclose(painted, paint(values, forest, mode), atol=1e-12)
+
+
+def test_paint_is_the_adjoint_of_gather_weighted_by_area(rng: np.random.Generator) -> None:
+    forests = [random_forest(rng, (96, 64), budget=b) for b in (36, 50)]
+    batch = ForestBatch.stack(forests)
+    image = torch.from_numpy(rng.normal(size=(2, 3, 96, 64)))
+    values = torch.from_numpy(rng.normal(size=(*batch.size_BL.shape, 3, 8, 8)))
+    weight = (batch.size_BL / 8).square() * batch.valid_BL
+    raster_side = (paint_batch(values, batch) * image).sum()
+    token_side = (weight[..., None, None, None] * values * gather_batch(image, batch, 8)).sum()
+    torch.testing.assert_close(raster_side, token_side)
 
 
 @pytest.mark.parametrize(("q", "size"), [(3, 8), (8, 8), (16, 8), (5, 16), (1, 4), (12, 8)])
