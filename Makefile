@@ -44,6 +44,6 @@ types: setup  ## mypy on src
 	$(BIN)/mypy
 
 clean:  ## remove what make built: environment, caches, demo
-	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -97,7 +98,11 @@ def lying_header(shape: tuple[int, ...], root: int, cell: int, payload: bytes) -
     at = bytes(data).index(numbers)
     data[at : at + 16] = np.array(shape, "<u8").tobytes()
     data[at + 16 : at + 24] = np.array([root, cell], "<u4").tobytes()
-    return bytes(data) + payload
+    before = zlib.crc32(encode_forest(honest)[8:])
+    assert before == int.from_bytes(data[4:8], "little")  # the checksum of all that follows: make it fit the lie
+    data += payload
+    data[4:8] = zlib.crc32(data[8:]).to_bytes(4, "little")
+    return bytes(data)
 
 
 LIES = [

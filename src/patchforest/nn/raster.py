@@ -154,7 +154,6 @@ def _average(edged: Tensor, n: int) -> Tensor:
     for axis in range(2, n + 2):
         length = edged.shape[axis] - 1
         take = torch.arange(2 * ((length + 1) // 2) + 2, device=edged.device).clamp(max=length)
-        take[-2:] = length
         edged = edged.index_select(axis, take)
     return F.avg_pool2d(edged, 2) if n == 2 else F.avg_pool3d(edged, 2)
 

@@ -70,10 +70,10 @@ def _average(edged: Array, n: int) -> Array:
         length = edged.shape[axis] - 1  # without the edge entry
         half = (length + 1) // 2
         take = np.minimum(np.arange(2 * half + 2), length)
-        # index pairs: real rows, the edge where a pair is incomplete, then a pair of edges
-        first, second = take[0::2].copy(), take[1::2].copy()
-        first[half] = second[half] = length
-        edged = (np.take(edged, first, axis).astype(np.float32) + np.take(edged, second, axis)) * np.float32(0.5)
+        # pairs of rows, the edge where a pair is incomplete, and last a pair of edges
+        edged = (np.take(edged, take[::2], axis).astype(np.float32) + np.take(edged, take[1::2], axis)) * np.float32(
+            0.5
+        )
     return edged
 
 
