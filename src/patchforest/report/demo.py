@@ -5,7 +5,7 @@ It shows what happened in that run, whichever model comes out ahead: nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -131,7 +131,7 @@ def run_demo(
             _summary(rows, configs, minutes),
             _per_class(results),
             Section(title="Training", charts=draw_curves({name: out / name / "metrics.csv" for name in configs})),
-            *(_view(cases[0], image, bundles) for image, cases in unseen.items()),
+            _view(*next(iter(unseen.items())), bundles),
         ],
     )
     return DemoResult(rows, report)
@@ -148,10 +148,11 @@ def _summary(rows: tuple[DemoRow, ...], configs: dict[str, RunConfig], minutes: 
     assert budget is not None
     text = (
         "Two models, alike in everything but the forest: the adaptive one puts small leaves where there are edges, the "
-        f"uniform one lies on a grid. Both read {budget.budget} tokens per {budget.window}² window and trained for "
-        f"{60 * minutes:.0f} seconds, validation not counted. The slices below were in neither's training data. Dice "
-        "is the mean over stone, void, crack and asphalt; the label ceiling is the best Dice that forest and output "
-        f"grid allow.\nThe figures are those of this run, whichever model they favour. {describe_environment().line}."
+        f"uniform one lies on a grid. They trained on windows of {budget.window}² pixels with {budget.budget} tokens "
+        f"each, for {60 * minutes:.0f} seconds a model, validation not counted. The slices below were in neither's "
+        "training data. Dice is the mean over stone, void, crack and asphalt; the label ceiling is the best Dice that "
+        "forest and output grid allow.\n"
+        f"The figures are those of this run, whichever model they favour. {describe_environment().line}."
     )
     return Section(title="What came out", text=text, table=Table(HEADER, [row.cells() for row in rows]))
 
@@ -164,8 +165,8 @@ def _per_class(results: dict[tuple[str, str], Evaluation]) -> Section:
     return Section(title="Dice by class", table=Table(("model", "image", *ROADCORE_CLASSES[1:]), rows))
 
 
-def _view(case: Case, image: str, bundles: dict[str, Bundle]) -> Section:
-    picture = load_case(case, num_classes=len(ROADCORE_CLASSES))
+def _view(image: str, cases: Sequence[Case], bundles: dict[str, Bundle]) -> Section:
+    picture = load_case(cases[0], num_classes=len(ROADCORE_CLASSES))
     predictions = {name: predict(bundle, picture.image, window="whole") for name, bundle in bundles.items()}
     title = f"An unseen slice of {image} pixels"
     return case_section(title, picture.image, picture.label, predictions, classes=ROADCORE_CLASSES)
