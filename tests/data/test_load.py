@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from patchforest.data.layout import Case
-from patchforest.data.load import load_case, shrink_image, shrink_label
+from patchforest.data.load import check_case, load_case, shrink_image, shrink_label
 from patchforest.errors import InputError
 from patchforest.io.write import write_image, write_mask
 
@@ -72,3 +73,20 @@ def test_floats_of_unknown_range_need_a_window(tmp_path: Path) -> None:
     assert load_case(item, intensity_window=(-100, 400)).image.max() == 300
     with pytest.raises(ValueError, match="at least 1"):
         load_case(item, intensity_window=(0, 400), downscale=0)
+
+
+def test_checking_raises_what_loading_would(tmp_path: Path) -> None:
+    for name in ("good", "size", "value"):
+        (tmp_path / name).mkdir()
+    good = case(tmp_path / "good", np.zeros((4, 4), np.uint8), np.eye(4, dtype=np.uint8))
+    check_case(good, num_classes=2)
+    for bad, match in (
+        (replace(good, label=None), "no mask"),
+        (case(tmp_path / "size", np.zeros((4, 5), np.uint8), np.eye(4, dtype=np.uint8)), "4 x 4.*4 x 5"),
+        (case(tmp_path / "value", np.zeros((4, 4), np.uint8), np.full((4, 4), 3, np.uint8)), "3"),
+    ):
+        with pytest.raises(InputError, match=match) as loaded:
+            load_case(bad, num_classes=2)
+        with pytest.raises(InputError) as checked:
+            check_case(bad, num_classes=2)
+        assert str(checked.value) == str(loaded.value)

@@ -36,6 +36,9 @@ def saved(tmp_path: Path) -> Path:
 def test_round_trip(saved: Path, rng: np.random.Generator) -> None:
     torch.manual_seed(1)
     original = build_model(SPEC.model).eval()
+    save_model(saved / "again", original, SPEC)
+    written = [(saved / name / "model.safetensors").read_bytes() for name in ("best", "again")]
+    assert written[0] == written[1]
     bundle = load_model(saved)
     assert bundle.spec == SPEC
     assert not bundle.network.training

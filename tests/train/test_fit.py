@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from patchforest.errors import InputError
+from patchforest.io.write import write_mask
 from patchforest.models.bundle import load_model
 from patchforest.train import fit as fit_module
 from patchforest.train.checkpoint import checkpoint_path, checkpoints, load_checkpoint
@@ -268,3 +269,13 @@ def test_a_crash_loses_no_more_than_the_interval(
     monkeypatch.undo()
     fit(config(**often), data, run, quiet=True)
     assert weights(run) == weights(finished)
+
+
+def test_every_bad_mask_is_found_before_the_first_step(tmp_path: Path) -> None:
+    folder = make_data(tmp_path / "data")
+    for name in ("case1", "case4"):
+        write_mask(folder / "masks" / f"{name}.png", np.full((56, 72), 9, np.uint8))
+    with pytest.raises(InputError, match=r"case1\.png.*9.*1 more cases") as caught:
+        fit(config(max_steps=2), folder, tmp_path / "run", quiet=True)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "config.yaml").exists()

@@ -62,6 +62,14 @@ def load_case(
     return Picture(shrink_image(image, downscale), shrink_label(label, downscale))
 
 
+def check_case(case: Case, *, label_map: LabelMap | None = None, num_classes: int | None = None) -> None:
+    """Raise what ``load_case`` would of a missing or bad mask or sizes that differ; the image is only opened."""
+    if case.label is None:
+        raise InputError(case.image, "has no mask", "add one of the same stem or leave the image out")
+    label = read_label(case.label, label_map=label_map, num_classes=num_classes)
+    check_pair(open_image(case.image).shape, label.shape, case.image, case.label)
+
+
 def shrink_image(image: Array, factor: int) -> Array:
     """Area averages of ``factor``² pixels: (ceil(H/factor), ceil(W/factor), C), same dtype; the edge is repeated."""
     if factor < 1:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from patchforest.errors import InputError
-from patchforest.io.atomic import atomic_path, write_json
+from patchforest.io.atomic import write_bytes, write_json
 from patchforest.models.build import build_model
 from patchforest.models.config import ModelConfig
 from patchforest.values import ForestPolicy
@@ -57,8 +57,8 @@ def save_model(folder: str | Path, network: nn.Module, spec: ModelSpec) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt", "sha256": _digest(state)})
+    whole = save(state, metadata={"format": "pt", "sha256": _digest(state)})
+    write_bytes(folder / "model.safetensors", _in_order(whole))
     write_json(folder / "config.json", {"format": FORMAT, **asdict(spec)})
 
 
@@ -90,6 +90,16 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
     _check_fit(weights, state, network.state_dict())
     network.load_state_dict(state)
     return Bundle(network=network.eval().to(device), spec=spec)
+
+
+def _in_order(whole: bytes) -> bytes:
+    """The same safetensors file with sorted metadata, which safetensors writes in random order: same model, same bytes."""
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + whole[8 + length :]
 
 
 def _digest(state: dict[str, torch.Tensor]) -> str:

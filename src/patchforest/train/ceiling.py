@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -36,7 +37,9 @@ def output_grid(bundle: Bundle) -> OutputGrid:
     device = next(bundle.network.parameters()).device
     blank, forest = np.zeros((PROBE, PROBE, spec.model.channels), np.float32), None
     if spec.forest is not None:
-        forest = ForestBatch.stack([cut_forest(blank, spec.forest)], device=device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of course there is nothing to see in a blank image
+            forest = ForestBatch.stack([cut_forest(blank, spec.forest)], device=device)
     with inference(bundle.network):
         pixels = torch.from_numpy(blank.transpose(2, 0, 1))[None].to(device)
         output = bundle.network.output(pixels, forest)  # type: ignore[operator]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from patchforest.data.layout import Case, CaseList, find_cases
+from patchforest.data.load import check_case
 from patchforest.data.splits import split_cases
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
@@ -70,6 +71,8 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
     training, validation = split(cases, config)
     config = resolve(config, cases, training)
     with Progress(Path(out).name, quiet=quiet) as progress, StopRequest().listening() as stop:
+        if not folder.config.exists():
+            check_cases([*training, *validation], config)
         _enter(folder, config, training, validation, resume)
         if folder.done.exists():
             progress.line(f"finished already: {folder.done}")
@@ -97,6 +100,22 @@ def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[
         train=file(c.train),
         validation=file(c.validation),
     )
+
+
+def check_cases(cases: Sequence[Case], config: RunConfig) -> None:
+    """Look at every mask before the first step, so that a bad one ends the run now and not in an hour.
+
+    Raises InputError for the first bad case, saying how many more there are.
+    """
+    faults = []
+    for case in cases:
+        try:
+            check_case(case, label_map=config.data.labels, num_classes=len(config.data.classes or ()))
+        except InputError as error:
+            faults.append(error)
+    if faults:
+        first, more = faults[0], f" ({len(faults) - 1} more cases are bad too)" if len(faults) > 1 else ""
+        raise InputError(first.path, first.what, first.hint + more)
 
 
 def resolve(config: RunConfig, cases: CaseList, training: Sequence[Case]) -> RunConfig:
