@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -52,17 +53,25 @@ def config(**train: Any) -> RunConfig:
     return parse_config(settings(**train))
 
 
-def start(raw: dict[str, Any], data: Path, out: Path) -> BaseProcess:
-    """A training run in another process; imports are done there before."""
-    process = CONTEXT.Process(target=_train, args=(raw, str(data), str(out)))
+def start(raw: dict[str, Any], data: Path, out: Path, *, pace: float = 0.0) -> BaseProcess:
+    """A training run in another process; imports are done there before. Every step lasts ``pace`` seconds longer."""
+    process = CONTEXT.Process(target=_train, args=(raw, str(data), str(out), pace))
     process.start()
     return process
 
 
-def _train(raw: dict[str, Any], data: str, out: str) -> None:
+def _train(raw: dict[str, Any], data: str, out: str, pace: float) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     from patchforest.train.fit import fit
+    from patchforest.train.task import SegmentationTask
 
+    made_step = SegmentationTask.made_step
+
+    def slowly(task: SegmentationTask) -> None:
+        time.sleep(pace)
+        made_step(task)
+
+    SegmentationTask.made_step = slowly  # type: ignore[method-assign]
     fit(parse_config(raw), data, out, quiet=True)
 
 

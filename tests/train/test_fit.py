@@ -77,9 +77,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(train: dict, dat
     raw, rng = settings(**train), np.random.default_rng(7)
     fit(parse_config(raw), data, tmp_path / "whole", quiet=True)
     run, kills, resumed = tmp_path / "killed", 0, 0
-    for _ in range(40):
-        process = start(raw, data, run)
-        process.join(timeout=float(rng.uniform(0.2, 2.0)))
+    for attempt in range(40):
+        process = start(raw, data, run, pace=0.05)
+        before, deadline = checkpoints(run / "checkpoints"), time.monotonic() + 30
+        while attempt % 4 and checkpoints(run / "checkpoints") == before and process.exitcode is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)  # three of four kills come after a new checkpoint, the fourth at any moment
+        process.join(timeout=float(rng.uniform(0.0, 0.25) if attempt % 4 else rng.uniform(0.0, 1.5)))
         if process.exitcode is None:
             process.kill()
             process.join()
@@ -99,8 +103,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(train: dict, dat
 
 def test_sigterm_saves_and_exits_75(data: Path, finished: Path, tmp_path: Path) -> None:
     raw, run, stopped = settings(checkpoint_steps=1000), tmp_path / "run", 0
-    for delay in (0.5, 0.7, 0.9, 1.2, 1.5, 30, 30):
-        process = start(raw, data, run)
+    for delay in (0.2, 0.4, 0.6, 0.8, 1.0, 30, 30):
+        process = start(raw, data, run, pace=0.1)
         deadline = time.monotonic() + 20
         while not list((run / "tensorboard").glob("events*")) and time.monotonic() < deadline:
             time.sleep(0.02)  # it has begun; what comes before is not worth saving

@@ -93,7 +93,7 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
 
 
 def _in_order(whole: bytes) -> bytes:
-    """The same safetensors file with sorted metadata, which safetensors writes in random order: same model, same bytes."""
+    """The same safetensors file with sorted metadata, so that the same model gives the same bytes."""
     length = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
