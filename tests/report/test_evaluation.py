@@ -77,11 +77,26 @@ def test_a_list_a_window_and_no_report(tiny_run: Path, pairs: Path, tmp_path: Pa
         options={"window": 32},
     )
     assert [case.id for case in result.cases] == ["c", "a"]
-    assert len(told) == 2
+    learned = len({"c", "a"} & set(json.loads((tiny_run / "split.json").read_text())["train"]))
+    assert len(told) == 2 + (learned > 0)
+    assert not learned or told[0].startswith(f"{learned} of these 2 cases were in training")
     assert not (tmp_path / "out" / "report.html").exists()
     (tmp_path / "list.txt").write_text("c\nnope\n")
     with pytest.raises(InputError, match="nope"):
         evaluate_run(tiny_run, pairs, tmp_path / "out", split=tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("part", ["validation", "train"])
+def test_a_part_of_the_run_by_its_name(tiny_run: Path, pairs: Path, tmp_path: Path, part: str) -> None:
+    told: list[str] = []
+    result = evaluate_run(
+        tiny_run, pairs, tmp_path / "out", split=Path(part), report=False, tell=told.append, options={"window": 32}
+    )
+    assert [case.id for case in result.cases] == json.loads((tiny_run / "split.json").read_text())[part]
+    assert any("were in training" in line for line in told) == (part == "train")
+    bare = shutil.copytree(tiny_run / "best", tmp_path / "model")
+    with pytest.raises(InputError, match=part):
+        evaluate_run(bare, pairs, tmp_path / "out", split=Path(part))
 
 
 def test_broken_cases_are_listed_and_the_rest_scored(tiny_run: Path, pairs: Path, tmp_path: Path) -> None:

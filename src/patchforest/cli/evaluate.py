@@ -21,7 +21,8 @@ def command(
     data: Annotated[Path, typer.Option(help="Folder, or CSV, of images and masks.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for summary.json and cases.csv.", show_default=False)],
     split: Annotated[
-        Path | None, typer.Option(help="Text file with the ids of the cases, one a line [default: all].")
+        Path | None,
+        typer.Option(help="Text file of case ids, or: validation, train (the run's own parts) [default: all]."),
     ] = None,
     layout: Annotated[str, typer.Option(help="auto, paired, nnunet or csv.")] = "auto",
     label_map: Annotated[

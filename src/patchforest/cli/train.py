@@ -13,7 +13,11 @@ from patchforest.cli.terminal import Terminal
 def command(
     context: typer.Context,
     recipe: Annotated[
-        Path | None, typer.Option(help="YAML or JSON recipe [default: the built-in settings].", show_default=False)
+        Path | None,
+        typer.Option(
+            help="YAML or JSON recipe [default: built-in settings, for so long as --set train.max_minutes=15 says].",
+            show_default=False,
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder, or CSV, of images and masks.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write or resume.", show_default=False)] = None,

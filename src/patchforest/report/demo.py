@@ -47,7 +47,7 @@ class DemoSize:
     train: tuple[int, int] = (5, 1024)
     tests: tuple[tuple[int, int], ...] = ((2, 1024), (1, 2048))
     window: int = 256
-    leaf: int = 16
+    leaf: int = 32
     batch: int = 4
     width: int = 64
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from patchforest.data.layout import Case, find_cases, select_cases
 from patchforest.data.load import LabelMap, load_case
+from patchforest.data.tables import read_json
+from patchforest.errors import InputError
 from patchforest.infer.predict import predict
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.report.case_view import case_section
@@ -40,7 +42,8 @@ def evaluate_run(
     Parameters
     ----------
     run : run folder of ``train`` (its best model counts), or a model folder.
-    split : text file of case ids, one a line; None: every case with a mask.
+    split : text file of case ids, one a line; or the word ``validation`` or ``train``, the cases of that part of the
+        run; None: every case with a mask, and a line says how many of them the model has learned from.
     label_map : stored value → class number; None: what the run was trained with, if it says.
     tell : receives a line of text a case.
     options : of ``infer.predict.predict``.
@@ -52,8 +55,17 @@ def evaluate_run(
     bundle = load_model(run, device)
     labels = label_map if label_map is not None else _trained_labels(run)
     cases: Sequence[Case] = find_cases(data, layout=layout).cases
-    if split is not None:
+    parts = _parts(run)
+    if split is not None and not split.exists() and str(split) in parts:
+        known = {case.id: case for case in cases}
+        cases = [known[name] for name in parts[str(split)] if name in known]
+        if not cases:
+            raise InputError(data, f"holds none of the run's {split} cases", "give the data folder it was trained on")
+    elif split is not None:
         cases = select_cases(cases, split)
+    seen = sum(case.id in parts.get("train", ()) for case in cases)
+    if seen and tell is not None:
+        tell(f"{seen} of these {len(cases)} cases were in training; --split validation scores the others")
     result = evaluate(bundle, cases, out, label_map=labels, tell=tell, **(options or {}))
     if report and result.cases:
         by_id = {case.id: case for case in cases}
@@ -99,6 +111,14 @@ def _scores(result: Evaluation) -> Section:
 
 def _by_case(result: Evaluation) -> Section:
     return Section(title="Scores by case", table=Table(CASE_HEADER, case_rows(result)))
+
+
+def _parts(run: Path) -> dict[str, list[str]]:
+    """Case ids of the training and validation part of a run; empty for a bare model."""
+    for folder in (run, run.resolve().parent):
+        if (folder / "split.json").is_file():
+            return read_json(folder / "split.json")
+    return {}
 
 
 def _trained_labels(run: Path) -> LabelMap | None:
