@@ -17,7 +17,7 @@ def test_the_twins_differ_in_their_forest_only() -> None:
     adaptive, uniform = configs["adaptive"], configs["uniform"]
     assert replace(uniform, forest=adaptive.forest) == adaptive
     assert adaptive.forest is not None
-    assert adaptive.forest.budget == 256
+    assert adaptive.forest.budget == 64
     assert uniform.forest is not None
     assert (adaptive.data.window // (uniform.forest.uniform or 0)) ** 2 == adaptive.forest.budget
 
