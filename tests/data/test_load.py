@@ -90,3 +90,10 @@ def test_checking_raises_what_loading_would(tmp_path: Path) -> None:
         with pytest.raises(InputError) as checked:
             check_case(bad, num_classes=2)
         assert str(checked.value) == str(loaded.value)
+
+
+def test_an_image_with_other_channels_than_the_first_is_found_before_training(tmp_path: Path) -> None:
+    grey = case(tmp_path, np.zeros((4, 5, 1), np.uint8), np.zeros((4, 5), np.uint8))
+    check_case(grey, channels=1)
+    with pytest.raises(InputError, match=r"a\.png.*has 1 channels where the first training image has 3"):
+        check_case(grey, channels=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -128,3 +129,30 @@ def test_a_full_disk_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(folder, "write_mask", full)
     with pytest.raises(OSError, match="No space"):
         run([tmp_path], tmp_path / "out")
+
+
+def test_an_image_is_never_replaced_by_its_own_mask(tmp_path: Path) -> None:
+    image = picture(tmp_path / "a.png")
+    before = image.read_bytes()
+    summary = run([image], tmp_path)
+    assert "would replace the input" in summary.failed["a"]
+    assert image.read_bytes() == before
+    assert run([image], tmp_path, suffix=".tif").done == ("a",)  # beside it is fine
+    assert image.read_bytes() == before
+
+
+def test_a_finished_mask_without_its_overlay_is_done_again_when_overlays_are_wanted(tmp_path: Path) -> None:
+    image, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    assert run([image], out).done == ("a",)
+    assert run([image], out).skipped == ("a",)
+    assert run([image], out, draw=lambda image, mask: image).done == ("a",)
+    assert run([image], out, draw=lambda image, mask: image).skipped == ("a",)
+
+
+def test_names_that_are_no_utf8_are_finished_like_others(tmp_path: Path) -> None:
+    try:
+        image = picture(tmp_path / "plain.png").rename(tmp_path / os.fsdecode(b"bad\xff.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert len(run([image], tmp_path / "out").done) == 1
+    assert len(run([image], tmp_path / "out").skipped) == 1

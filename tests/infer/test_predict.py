@@ -170,3 +170,14 @@ def test_shrink_is_the_exact_mean_of_blocks(rng: np.random.Generator) -> None:
     assert np.allclose(small[1, 2], image[3:6, 6:9].mean((0, 1)), atol=1e-6)
     edged = np.pad(image, ((0, 2), (0, 2), (0, 0)), mode="edge")
     assert np.allclose(small[2, 3], edged[6:9, 9:12].mean((0, 1)), atol=1e-6)
+
+
+def test_a_full_memory_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tiny("shf")
+
+    def full(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(bundle.network, "forward", full)
+    with pytest.raises(MemoryError, match="set a window"):
+        predict(bundle, scene((64, 64))[0])

@@ -22,3 +22,20 @@ def test_named_functions_take_the_fields() -> None:
 def test_unknown_name_lists_the_known() -> None:
     with pytest.raises(ValueError, match="apf_unetr, shf"):
         build_model(ModelConfig(name="resnet"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"width": 0},
+        {"heads": 0},
+        {"depth": -1},
+        {"stem": (8, 0)},
+        {"patch": 6},
+        {"q": 3, "name": "shf"},
+        {"channels": 0},
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_the_first_batch(settings: dict) -> None:
+    with pytest.raises(ValueError, match="must"):
+        build_model(ModelConfig(**{"width": 8, "depth": 1, "heads": 2, **settings}))

@@ -114,3 +114,10 @@ def test_differences_name_settings_that_change_the_course() -> None:
     assert differences(config(), config(lr=0.01)) == ["train.lr: 0.001 → 0.01"]
     without = parse_config({"train": {"max_steps": 5}})
     assert any(d.startswith("forest") for d in differences(config(), without))
+
+
+def test_a_run_without_end_and_a_map_without_spaces_are_refused() -> None:
+    with pytest.raises(InputError, match="max_minutes must be above 0"):
+        load_config(None, ["train.max_minutes=.inf"])
+    with pytest.raises(InputError, match="space after each colon"):
+        load_config(None, ["train.max_steps=1", "data.label_map={255:1}"])

@@ -104,9 +104,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(train: dict, dat
 def test_sigterm_saves_and_exits_75(data: Path, finished: Path, tmp_path: Path) -> None:
     raw, run, stopped = settings(checkpoint_steps=1000), tmp_path / "run", 0
     for delay in (0.2, 0.4, 0.6, 0.8, 1.0, 30, 30):
+        before, deadline = set((run / "tensorboard").glob("events*")), time.monotonic() + 20
         process = start(raw, data, run, pace=0.1)
-        deadline = time.monotonic() + 20
-        while not list((run / "tensorboard").glob("events*")) and time.monotonic() < deadline:
+        while set((run / "tensorboard").glob("events*")) == before and process.exitcode is None:
+            assert time.monotonic() < deadline
             time.sleep(0.02)  # it has begun; what comes before is not worth saving
         process.join(timeout=delay)
         if process.exitcode is None:

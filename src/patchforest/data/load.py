@@ -62,12 +62,25 @@ def load_case(
     return Picture(shrink_image(image, downscale), shrink_label(label, downscale))
 
 
-def check_case(case: Case, *, label_map: LabelMap | None = None, num_classes: int | None = None) -> None:
-    """Raise what ``load_case`` would of a missing or bad mask or sizes that differ; the image is only opened."""
+def check_case(
+    case: Case,
+    *,
+    label_map: LabelMap | None = None,
+    num_classes: int | None = None,
+    channels: int | None = None,
+) -> None:
+    """Raise what ``load_case`` would of a missing or bad mask or sizes that differ; the image is only opened.
+
+    InputError as well for an image with other than ``channels`` channels.
+    """
     if case.label is None:
         raise InputError(case.image, "has no mask", "add one of the same stem or leave the image out")
     label = read_label(case.label, label_map=label_map, num_classes=num_classes)
-    check_pair(open_image(case.image).shape, label.shape, case.image, case.label)
+    shape = open_image(case.image).shape
+    check_pair(shape, label.shape, case.image, case.label)
+    if channels is not None and shape[2] != channels:
+        hint = "convert the images, so that all have as many"
+        raise InputError(case.image, f"has {shape[2]} channels where the first training image has {channels}", hint)
 
 
 def shrink_image(image: Array, factor: int) -> Array:

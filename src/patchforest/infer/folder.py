@@ -55,7 +55,8 @@ def predict_many(
     """Write ``out/<id>.png`` (label numbers at the input's size) for every image, and ``out/overlays/<id>.png``.
 
     Ids are paths relative to the folder given, without suffix; inputs that would share one keep more of their name.
-    Masks with a side over 65,535 become TIFF. A finished mask of the same input, model and options is skipped.
+    Masks with a side over 65,535 become TIFF. A finished mask of the same input, model and options is skipped,
+    unless its overlay is wanted and absent. An image is never replaced by its own mask: such an item fails.
 
     Parameters
     ----------
@@ -76,14 +77,15 @@ def predict_many(
     bundle, out, start = (load_model(Path(model)) if isinstance(model, str | Path) else model), Path(out), time.time()
     named = name_inputs(inputs, skip=out)
     print_of_model = fingerprint(bundle) if named else ""
+    protected = {path.resolve() for path in named.values()}
     done, skipped, failed = [], [], {}
     for number, (name, path) in enumerate(named.items(), 1):
         try:
             mark = {"input": _digest(path), "model": print_of_model, "options": options, "suffix": suffix}
-            if not overwrite and _finished(out, name, mark):
+            if not overwrite and _finished(out, name, mark, overlay=draw is not None):
                 skipped.append(name)
                 continue
-            seconds = _one(bundle, path, out, name, suffix, draw, mark, options)
+            seconds = _one(bundle, path, out, name, suffix, draw, mark, options, protected)
         except (InputError, ValueError, OSError, MemoryError) as error:
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
@@ -93,7 +95,7 @@ def predict_many(
             done.append(name)
             line = f"{seconds:.1f} s"
         if tell is not None:
-            tell(f"[{number}/{len(named)}] {name}: {line}")
+            tell(" ".join(f"[{number}/{len(named)}] {name}: {line}".split()))
     return Summary(tuple(done), tuple(skipped), failed, time.time() - start)
 
 
@@ -125,7 +127,15 @@ def fingerprint(bundle: Bundle) -> str:
 
 
 def _one(
-    bundle: Bundle, path: Path, out: Path, name: str, suffix: str, draw: Draw | None, mark: dict, options: dict
+    bundle: Bundle,
+    path: Path,
+    out: Path,
+    name: str,
+    suffix: str,
+    draw: Draw | None,
+    mark: dict,
+    options: dict,
+    protected: set[Path],
 ) -> float:
     image = open_image(path).read()
     try:
@@ -133,25 +143,33 @@ def _one(
     except InputError as error:
         raise InputError(path, error.what, error.hint) from None
     target = _mask_path(out, name, suffix if max(prediction.mask.shape) <= LARGEST_PNG else ".tif")
+    for file in (target, _overlay_path(out, name)):
+        if file.resolve() in protected:
+            raise InputError(path, f"its mask or overlay would replace the input {file}", "choose another folder")
     write_mask(target, prediction.mask)
     if draw is not None:
-        write_image(out / OVERLAYS / f"{name}.png", draw(image, prediction.mask))
+        write_image(_overlay_path(out, name), draw(image, prediction.mask))
     state = {**mark, "mask": target.name, "tokens": prediction.tokens, "seconds": prediction.seconds}
     write_json(_state_path(out, name), state)  # written last: only this makes an item finished
     return prediction.seconds
 
 
-def _finished(out: Path, name: str, mark: dict[str, Any]) -> bool:
+def _finished(out: Path, name: str, mark: dict[str, Any], *, overlay: bool) -> bool:
     try:
         state = json.loads(_state_path(out, name).read_text(encoding="utf-8"))
         same = all(state[k] == json.loads(json.dumps(v)) for k, v in mark.items())
-        return same and (_mask_path(out, name, "").parent / state["mask"]).is_file()
+        whole = (_mask_path(out, name, "").parent / state["mask"]).is_file()
+        return same and whole and (not overlay or _overlay_path(out, name).is_file())
     except (OSError, ValueError, KeyError, TypeError):  # no state, or none of ours: do it again
         return False
 
 
 def _mask_path(out: Path, name: str, suffix: str) -> Path:
     return out / f"{name}{suffix}"
+
+
+def _overlay_path(out: Path, name: str) -> Path:
+    return out / OVERLAYS / f"{name}.png"
 
 
 def _state_path(out: Path, name: str) -> Path:

@@ -84,6 +84,7 @@ def predict(
     ------
     InputError : the image cannot be read, or has other channels or values than the model was trained on.
     ValueError : unknown ``window`` or ``precision``, ``trees`` below 1.
+    MemoryError : the window does not fit into memory.
     """
     bundle = load_model(Path(model)) if isinstance(model, str | Path) else model
     name = str(image) if isinstance(image, str | Path) else "image"
@@ -94,8 +95,13 @@ def predict(
     spec = bundle.spec
     unit = prepare(pixels, spec, name)
     regions = cover(unit.shape[:2], window, spec.window)
-    with inference(bundle.network, precision):
-        probability, forests, tokens = _run(bundle, unit, regions, trees, 4 if flips else 1)
+    try:
+        with inference(bundle.network, precision):
+            probability, forests, tokens = _run(bundle, unit, regions, trees, 4 if flips else 1)
+    except RuntimeError as error:  # PyTorch has no other word for a full memory of the CPU
+        if "memory" not in str(error).lower():
+            raise
+        raise MemoryError(f"{name}: not enough memory for {regions[0].shape} pixels at a time; set a window") from None
     full = _enlarge(probability, spec.downscale, pixels.shape[:2])
     mask = (full[0] > 0.5).astype(np.uint8) if len(full) == 1 else full.argmax(0).astype(np.uint8)
     seen = tuple(_in_image(r, f, spec.downscale, pixels.shape[:2]) for r, f in zip(regions, forests))

@@ -76,8 +76,11 @@ def write_bytes(path: str | Path, data: bytes | bytearray | memoryview) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """``path`` holds ``text`` in UTF-8 with the newlines as given; errors as in :func:`atomic_path`."""
-    write_bytes(path, text.encode("utf-8"))
+    """``path`` holds ``text`` in UTF-8 with the newlines as given; errors as in :func:`atomic_path`.
+
+    Stray bytes of file names, which Python holds as lone surrogates, are written as ``\\udcff``: JSON reads them back.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, value: Any) -> None:

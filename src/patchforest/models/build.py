@@ -24,6 +24,11 @@ def build_model(config: ModelConfig) -> nn.Module:
     """The freshly initialised network of a configuration; ValueError for an unknown name or settings that clash."""
     if config.name not in MODELS:
         raise ValueError(f"unknown model {config.name!r}; there are {', '.join(MODELS)}")
+    for name in ("channels", "classes", "width", "heads", "patch", "cell", "features", "stride", "downscale"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
+    if config.depth < 0 or min(config.stem, default=1) < 1:
+        raise ValueError(f"depth and stem widths must not be negative; got {config.depth}, {config.stem}")
     if config.name != "unet":
         _check_sides(config)
     return MODELS[config.name](config)

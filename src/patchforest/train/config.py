@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import types
 import typing
@@ -140,8 +141,8 @@ class TrainConfig:
         chosen = [n for n in EXCLUSIVE["train"] if getattr(self, n) is not None]
         if len(chosen) != 1:
             raise ValueError(f"set exactly one of {', '.join(EXCLUSIVE['train'])}; got {chosen or 'none'}")
-        if getattr(self, chosen[0]) <= 0:
-            raise ValueError(f"{chosen[0]} must be above 0; got {getattr(self, chosen[0])}")
+        if not 0 < getattr(self, chosen[0]) < math.inf:
+            raise ValueError(f"{chosen[0]} must be above 0 and finite; got {getattr(self, chosen[0])}")
         _at_least(1, batch=self.batch, accumulate=self.accumulate)
         _at_least(0, num_workers=self.num_workers, weight_decay=self.weight_decay, clip=self.clip, seed=self.seed)
         _between(0, 1, warmup=self.warmup, loss_weight=self.loss_weight, ema=self.ema)
@@ -292,6 +293,7 @@ def _first_fault(error: ValidationError) -> tuple[str, str]:
     hint = first["msg"].replace("Input should be", "give", 1).replace("an object", "a mapping of settings")
     if where.startswith("data.label_map"):
         hint = "map label values, or the word other, to class numbers, e.g. {0: 0, other: 1}"
+        hint += ", with a space after each colon" if first["input"] is None else ""
     return f"{where} is {json.dumps(first['input'])} ({type(first['input']).__name__})", hint
 
 

@@ -110,7 +110,8 @@ def check_cases(cases: Sequence[Case], config: RunConfig) -> None:
     faults = []
     for case in cases:
         try:
-            check_case(case, label_map=config.data.labels, num_classes=len(config.data.classes or ()))
+            classes = len(config.data.classes or ())
+            check_case(case, label_map=config.data.labels, num_classes=classes, channels=config.model.channels)
         except InputError as error:
             faults.append(error)
     if faults:
