@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 
+import pytest
+
 from patchforest.errors import InputError
 
 
@@ -19,10 +21,8 @@ def _fail(name: str) -> None:
 
 
 def test_it_survives_the_way_back_from_another_process() -> None:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        try:
-            pool.apply(_fail, ("x.png",))
-        except InputError as error:
-            assert str(error) == "x.png: is broken; mend it"
-        else:
-            raise AssertionError("no error came back")
+    with (
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+        pytest.raises(InputError, match=r"^x\.png: is broken; mend it$"),
+    ):
+        pool.apply(_fail, ("x.png",))
