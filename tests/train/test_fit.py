@@ -222,6 +222,8 @@ def test_settings_that_do_not_fit_end_in_one_line(data: Path, tmp_path: Path) ->
     refuse("unknown model 'vgg'", model={"name": "vgg"})
     refuse("makes no masks", model={"name": "apf_vit"})
     refuse("fp16, which needs a GPU", train={"precision": "fp16", "device": "cpu"})
+    refuse("forest: unknown criterion 'foo'.*edges", forest={"criterion": "foo"})
+    refuse("forest: root must be", forest={"root": 24})
     refuse("too few for 9 folds", data={"folds": 9})
     refuse("absent.txt", data={"validation": "absent.txt"})
 

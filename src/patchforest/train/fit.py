@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from patchforest.data.layout import Case, CaseList, find_cases
@@ -28,6 +29,8 @@ from patchforest.models.bundle import ModelSpec
 from patchforest.train.compat import require_lightning
 from patchforest.train.config import RunConfig, differences, load_config, save_config
 from patchforest.train.progress import Progress
+from patchforest.tree.cut import cut_forest
+from patchforest.values import ForestPolicy
 
 if TYPE_CHECKING:
     from patchforest.train.recorder import RunFolder
@@ -134,6 +137,7 @@ def resolve(config: RunConfig, cases: CaseList, training: Sequence[Case]) -> Run
     if forest is not None:
         model = replace(model, cell=forest.cell)
         forest = replace(forest, window=config.data.window) if forest.window is None else forest
+        _check_policy(forest, config.data.window)
     try:
         network = build_model(model)
     except (ValueError, TypeError) as error:
@@ -145,6 +149,17 @@ def resolve(config: RunConfig, cases: CaseList, training: Sequence[Case]) -> Run
     if not network.needs_forest:
         forest = None
     return replace(config, model=model, forest=forest, data=replace(config.data, classes=tuple(classes)))
+
+
+def _check_policy(policy: ForestPolicy, window: int) -> None:
+    """Cut a blank window, so that a policy that cannot work is named before the first step."""
+    blank = np.zeros((window, window), np.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of course there is nothing to see in it
+            cut_forest(blank, policy)
+    except ValueError as error:
+        raise InputError("configuration", f"forest: {error}", "correct that setting") from None
 
 
 def model_spec(config: RunConfig) -> ModelSpec:
