@@ -34,6 +34,14 @@ class ImageSource(Protocol):
         """Microns per level-0 pixel, or None where the file does not say."""
         ...
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(rows, columns) of the blocks in which level 0 is stored: reads along them decode nothing twice.
+
+        At most (H, W); all of it where the image is decoded as a whole.
+        """
+        ...
+
     def read(
         self,
         level: int = 0,

@@ -94,6 +94,57 @@ def test_incomplete_damaged_or_overlong_data_is_an_error() -> None:
             decode_segment(Packing(40, 40, 1, 8, np.dtype("u1"), code), data[: len(data) // 2], 40)
 
 
+def encoded(picture: Image.Image, **settings: object) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, format="JPEG", **settings)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("settings", [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}, {"quality": 30}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpeg_values_are_those_of_pillow(rng: np.random.Generator, settings: dict, mode: str) -> None:
+    """Two builds of libjpeg-turbo with its defaults: integer transform, smooth chroma."""
+    shape = (6, 5, 3) if mode == "RGB" else (6, 5)
+    picture = Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).resize((53, 61), Image.Resampling.BICUBIC)
+    data = encoded(picture, **settings)
+    expected = np.asarray(Image.open(io.BytesIO(data))).reshape(61, 53, -1)
+    packing = Packing(61, 53, len(mode), 8, np.dtype("u1"), segment.JPEG, photometric=segment.YCBCR)
+    np.testing.assert_array_equal(decode_segment(packing, data, 61), expected)
+    np.testing.assert_array_equal(decode_segment(packing, data, 40), expected[:40])
+    np.testing.assert_array_equal(decode_segment(packing, data + bytes(40), 61), expected)  # as Pillow takes it
+
+
+def test_jpeg_in_rgb_stays_rgb_with_an_older_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(Image.new("RGB", (16, 16), (200, 30, 90)), quality=100)
+    packing = Packing(16, 16, 3, 8, np.dtype("u1"), segment.JPEG, photometric=segment.YCBCR)
+    expected = decode_segment(packing, data, 16)
+    monkeypatch.setattr(segment, "_IMREAD_RGB", segment.cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decode_segment(packing, data, 16), expected)
+    assert abs(expected.astype(int) - [200, 30, 90]).max() < 4
+
+
+@pytest.mark.parametrize("cut", [3, 10, 300])
+def test_a_jpeg_without_its_end_is_an_error(
+    rng: np.random.Generator, cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)))
+    packing = Packing(64, 64, 3, 8, np.dtype("u1"), segment.JPEG, photometric=segment.YCBCR)
+    thumbnail = b"\xff\xe1\x00\x06\xff\xd8\xff\xd9"  # an end mark, but not of the picture
+    for _ in range(2):
+        with pytest.raises((SegmentError, OSError)):
+            decode_segment(packing, data[:2] + thumbnail + data[2:-cut], 64)
+        # some versions of OpenCV fill up what is missing
+        monkeypatch.setattr(segment.cv2, "imdecode", lambda *_: np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    "stream", [b"\xff\xd8\xff\xda\x00\x04\x00\x00\xff\xd9", b"\xff\xd8\xff\xd9", b"\xff\xd8ab\xff\xd9"]
+)
+def test_a_jpeg_without_a_frame_is_an_error(stream: bytes) -> None:
+    with pytest.raises(SegmentError, match="without a frame header"):
+        decode_segment(Packing(16, 16, 3, 8, np.dtype("u1"), segment.JPEG), stream, 16)
+
+
 def test_jpeg_must_be_whole_and_of_the_tiles_size() -> None:
     out = io.BytesIO()
     Image.new("RGB", (16, 16), (0, 0, 255)).save(out, format="JPEG", quality=100)

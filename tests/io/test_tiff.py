@@ -142,6 +142,29 @@ def test_orientation(tmp_path: Path, rng: np.random.Generator, code: int) -> Non
     np.testing.assert_array_equal(source.read(0, 20, 18, 15, 17)[..., 0], expected[20:35, 18:35])
 
 
+@pytest.mark.parametrize("code", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("layout", "tile"),
+    [({"tile": (16, 32)}, (16, 32)), ({"tile": (64, 16)}, (37, 16)), ({"rowsperstrip": 7}, (7, 53)), ({}, (37, 53))],
+)
+def test_the_tile_is_upright_and_within_the_image(
+    tmp_path: Path, code: int, layout: dict[str, Any], tile: tuple[int, int]
+) -> None:
+    source = written(tmp_path / "a.tif", np.zeros((37, 53), np.uint8), extratags=[(274, "H", 1, code, True)], **layout)
+    assert source.tile == (tile[::-1] if code == 6 else tile)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_what_a_window_returns_is_the_callers_alone(tmp_path: Path, size: int) -> None:
+    for settings in ({}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}, {"tile": (112, 112)}):
+        source = written(tmp_path / "a.tif", np.full((100, 100), 9, np.uint8), **settings)
+        part = source.read(0, 0, 0, size, 100)
+        assert part.flags.carray
+        assert part.base is None or part.base.nbytes <= 4 * part.nbytes  # no whole strip is kept alive by a row of it
+        part[...] = 0
+        assert (source.read() == 9).all()
+
+
 def test_colour_models(tmp_path: Path) -> None:
     path, grey = tmp_path / "a.tif", np.array([[0, 10, 255]], np.uint8)
     assert written(path, grey, photometric="miniswhite").read()[0, :, 0].tolist() == [255, 245, 0]

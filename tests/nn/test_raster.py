@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchforest.nn.raster import ForestBatch, gather_batch, paint_batch, paint_features, resample_matrix
+from patchforest.nn.raster import ForestBatch, _canvas, gather_batch, paint_batch, paint_features, resample_matrix
 from patchforest.tree.forest import build_forest
 from patchforest.tree.gather import gather
 from patchforest.tree.paint import paint
@@ -144,6 +144,45 @@ def test_stack_and_gather_refuse_what_does_not_fit(rng: np.random.Generator) -> 
     for length in (len(one) - 1, len(one) + 1):
         with pytest.raises(ValueError, match=f"values must be .1, {len(one)}, K, q, q."):
             paint_batch(torch.zeros(1, length, 1, 8, 8), ForestBatch.stack([one]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "root"), [((65, 65), 64), ((100, 40), 1024), ((9, 300), 64), ((130, 70), 8), ((33, 1), 32)]
+)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_painting_takes_little_more_than_the_image(
+    rng: np.random.Generator, shape: tuple[int, int], root: int, mode: str
+) -> None:
+    """Leaves longer than the image are painted as far as the image goes; no axis grows by a leaf or more."""
+    detail = np.zeros(tuple(-(-s // 8) for s in shape), np.float32)
+    detail[0, 0] = 1.0
+    roots = int(np.prod([-(-s // root) for s in shape]))
+    forests = [
+        build_forest(detail, shape=shape, cell=8, root=root, budget=roots),
+        build_forest(detail, shape=shape, cell=8, root=root, threshold=0.0),
+    ]
+    for forest in forests:
+        batch = ForestBatch.stack([forest])
+        for axis, length in zip(_canvas(batch), shape):
+            inside = forest.size[forest.size < length]
+            assert length <= axis < length + (inside.max() if len(inside) else 1)
+        for q in (4, 5):
+            values = rng.random((1, len(forest), 2, q, q))
+            got = paint_batch(torch.from_numpy(values), batch, mode)[0].numpy()
+            np.testing.assert_allclose(got, paint(values[0], forest, mode), atol=1e-12)
+
+
+def test_leaves_by_size(rng: np.random.Generator) -> None:
+    forests = [random_forest(rng, (96, 64), budget=b) for b in (10, 31, 40)]
+    batch = ForestBatch.stack(forests)
+    for one, stride in ((batch, 1), (batch.at_stride(4), 4), (batch.at_stride(4).at_stride(2), 8)):
+        seen = []
+        for size, b, leaf in one.by_size:
+            rows, columns = torch.nonzero((one.size_BL == size) & one.valid_BL, as_tuple=True)
+            assert torch.equal(rows, b)
+            assert torch.equal(columns, leaf)
+            seen.append(size * stride)
+        assert seen == sorted({int(s) for f in forests for s in f.size})
 
 
 @pytest.mark.parametrize(("shape", "cell"), [((64, 64), 8), ((37, 53), 8), ((9, 20, 14), 4)])

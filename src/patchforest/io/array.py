@@ -9,6 +9,7 @@ import numpy as np
 from patchforest.errors import InputError
 from patchforest.values import Array
 
+_ROWS = 256  # that a block of a plain array has
 # EXIF / TIFF orientation -> (transpose first, then flip rows, then flip columns). Other codes mean upright.
 _ORIENTATIONS = {
     1: (False, False, False),
@@ -31,6 +32,7 @@ class ArraySource:
         No pixels, a number of axes other than 2 or 3, a dtype that is no number, or axes in (C, H, W) order.
     """
 
+    format = "array"
     mpp: float | None = None
 
     def __init__(self, pixels: Array, path: str | Path = "array") -> None:
@@ -57,6 +59,12 @@ class ArraySource:
     def levels(self) -> tuple[tuple[int, int], ...]:
         """((H, W),): the array itself is the only level."""
         return (self.shape[:2],)
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(rows, columns): whole rows, 256 of them where there are as many."""
+        height, width = self.levels[0]
+        return min(height, _ROWS), width
 
     def read(
         self,
@@ -110,10 +118,11 @@ def window_of(
     return row, column, height, width
 
 
-def image_values(pixels: Array, path: str | Path, row: int = 0, column: int = 0) -> Array:
+def image_values(pixels: Array, path: str | Path, row: int = 0, column: int = 0, *, fresh: bool = False) -> Array:
     """``pixels`` (h, w, C) as images hold them: bool as uint8 0/255, native byte order, contiguous, all finite.
 
-    ``row`` and ``column`` are the window's place, for the message.
+    ``row`` and ``column`` are the window's place, for the message. A copy, unless ``fresh`` says that nobody else
+    holds these pixels and they are in that form already.
 
     Raises
     ------
@@ -122,7 +131,8 @@ def image_values(pixels: Array, path: str | Path, row: int = 0, column: int = 0)
     """
     if pixels.dtype == bool:
         return np.where(pixels, np.uint8(255), np.uint8(0))
-    pixels = native(pixels)
+    if not (fresh and pixels.flags.carray and pixels.dtype.isnative):
+        pixels = native(pixels)
     if pixels.dtype.kind == "f":
         bad = ~np.isfinite(pixels)
         count = int(bad.sum())

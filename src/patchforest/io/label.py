@@ -72,8 +72,8 @@ def check_pair(
 def _one_channel(path: Path) -> Array:
     """(H, W) whole numbers as stored; InputError for JPEG, colour and real numbers."""
     source = open_source(path)
-    if getattr(source, "format", "") == "JPEG":
-        raise InputError(path, "is a JPEG, whose compression changes class numbers", _ONE_GREY)
+    if source.format in ("JPEG", "slide"):
+        raise InputError(path, f"is a {source.format}, whose compression changes class numbers", _ONE_GREY)
     if getattr(source, "inverted", False):  # programs disagree whether its foreground is 0 or 1
         raise InputError(path, "is a TIFF that counts from white, so its foreground is uncertain", _ONE_GREY)
     stored = source.stored()

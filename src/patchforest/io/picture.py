@@ -85,6 +85,11 @@ class PictureSource:
         """((H, W),): one level."""
         return (self.shape[:2],)
 
+    @property
+    def tile(self) -> tuple[int, int]:
+        """(H, W): the file is decoded as a whole."""
+        return self.levels[0]
+
     def read(
         self,
         level: int = 0,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class ForestBatch:
         """The same leaves in units of ``stride`` pixels, over a raster of ceil(shape / stride)."""
         if stride < 1 or self.cell % stride:
             raise ValueError(f"stride must divide the smallest leaf side {self.cell}; got {stride}")
-        return replace(
+        out = replace(
             self,
             origin_BLn=self.origin_BLn // stride,
             size_BL=self.size_BL // stride,
@@ -94,6 +95,23 @@ class ForestBatch:
             root=self.root // stride,
             cell=self.cell // stride,
         )
+        out.__dict__["by_size"] = [(size // stride, b, leaf) for size, b, leaf in self.by_size]  # the same groups
+        return out
+
+    @cached_property
+    def by_size(self) -> list[tuple[int, Tensor, Tensor]]:
+        """(side, image, leaf) of the valid leaves of every side there is, smallest first; images and leaves ascend.
+
+        Found once for a batch, by one sort; the host waits for the device once.
+        """
+        sides = [self.cell << k for k in range((self.root // self.cell).bit_length())]
+        key = self.size_BL.masked_fill(~self.valid_BL, 2 * self.root).flatten()
+        order = torch.argsort(key, stable=True)
+        each = self.cell << torch.arange(len(sides), device=key.device)
+        ends = [0, *torch.searchsorted(key[order], each, right=True).tolist()]
+        length = self.size_BL.shape[1]
+        groups = zip(sides, ends, ends[1:])
+        return [(s, order[a:b] // length, order[a:b] % length) for s, a, b in groups if b > a]
 
     @property
     def center_BLn(self) -> Tensor:
@@ -103,9 +121,10 @@ class ForestBatch:
     @property
     def area_BL(self) -> Tensor:
         """int64, pixels of each leaf that lie inside the image, as in ``Forest.area``; zero where padded."""
-        shape = torch.tensor(self.shape, device=self.origin_BLn.device)
-        end_BLn = torch.minimum(self.origin_BLn + self.size_BL[..., None], shape)
-        return (end_BLn - self.origin_BLn).prod(-1) * self.valid_BL
+        area = self.valid_BL.long()
+        for origin, length in zip(self.origin_BLn.unbind(-1), self.shape):
+            area = area * (length - origin).minimum(self.size_BL)
+        return area
 
 
 def _cell_index(forest: Forest) -> np.ndarray:
@@ -127,17 +146,15 @@ def gather_batch(image_BCHW: Tensor, forest: ForestBatch, patch: int) -> Tensor:
     if tuple(image_BCHW.shape[2:]) != forest.shape:
         raise ValueError(f"the forests are cut for {forest.shape}; got an image of {tuple(image_BCHW.shape[2:])}")
     batch, length = forest.size_BL.shape
-    sizes = torch.unique(forest.size_BL[forest.valid_BL]).tolist()
-    for size in (sizes[0], sizes[-1]):
+    for size in (forest.by_size[0][0], forest.by_size[-1][0]):
         big, small = max(size, patch), max(min(size, patch), 1)
         if big % small or (big // small) & (big // small - 1):
             raise ValueError(f"patch must be every leaf side times or by a power of two; got {patch} for side {size}")
     out = image_BCHW.new_zeros((batch, length, image_BCHW.shape[1]) + (patch,) * n)
     edged, factor = F.pad(image_BCHW, (0, 1) * n, mode="replicate"), 1
-    for size in sizes:
+    for size, b, leaf in forest.by_size:
         while factor < size // patch:
             edged, factor = _average(edged, n), factor * 2
-        b, leaf = torch.nonzero((forest.size_BL == size) & forest.valid_BL, as_tuple=True)
         step, repeat = max(size // patch, 1), max(patch // size, 1)
         steps = torch.arange(patch, device=image_BCHW.device) // repeat
         index: list[Tensor | slice] = [b.view(-1, *[1] * n), slice(None)]
@@ -166,14 +183,12 @@ def paint_batch(values_BLKqq: Tensor, forest: ForestBatch, mode: str = "nearest"
         wanted = ", ".join([*(str(s) for s in forest.size_BL.shape), "K", *["q"] * n])
         raise ValueError(f"values must be ({wanted}) for these forests; got {tuple(values_BLKqq.shape)}")
     batch, _, kinds = values_BLKqq.shape[:3]
-    sizes = torch.unique(forest.size_BL[forest.valid_BL]).tolist()
-    largest = sizes[-1]
-    padded = tuple(-(-s // largest) * largest for s in forest.shape)
+    padded = _canvas(forest)
     canvas = values_BLKqq.new_zeros((batch, kinds, *padded))
-    for size in sizes:
-        b, leaf = torch.nonzero((forest.size_BL == size) & forest.valid_BL, as_tuple=True)
-        blocks = resample(values_BLKqq[b, leaf], size, mode)
-        split = [batch, kinds] + [v for s in padded for v in (s // size, size)]
+    for size, b, leaf in forest.by_size:
+        sides = [min(size, p) for p in padded]  # of a leaf longer than the image only the beginning is painted
+        blocks = resample(values_BLKqq[b, leaf], size, mode, sides)
+        split = [batch, kinds] + [v for p, s in zip(padded, sides) for v in (p // s, s)]
         grid = [2 + 2 * a for a in range(n)]
         tiles = canvas.view(split).permute(0, *grid, 1, *[g + 1 for g in grid])
         at = forest.origin_BLn[b, leaf] // size
@@ -181,31 +196,44 @@ def paint_batch(values_BLKqq: Tensor, forest: ForestBatch, mode: str = "nearest"
     return crop(canvas, forest.shape)
 
 
-def resample(blocks_NKqq: Tensor, size: int, mode: str) -> Tensor:
-    """(N, K, size, size) of (N, K, q, q), by the line rule of ``tree.paint.resample_matrix`` on every axis."""
+def _canvas(forest: ForestBatch) -> tuple[int, ...]:
+    """The image's shape, every axis lengthened to a multiple of the longest leaf side that is shorter than it.
+
+    Leaves as long as an axis or longer lie across all of it.
+    """
+    out = []
+    for length in forest.shape:
+        inside = max((size for size, _, _ in forest.by_size if size < length), default=length)
+        out.append(-(-length // inside) * inside)
+    return tuple(out)
+
+
+def resample(blocks_NKqq: Tensor, size: int, mode: str, sides: Sequence[int]) -> Tensor:
+    """The first ``sides`` of (N, K, size, size) of (N, K, q, q), on every axis by ``tree.paint.resample_matrix``."""
     q = blocks_NKqq.shape[2]
     if size == q:
-        return blocks_NKqq
+        return crop(blocks_NKqq, sides)
     if mode == "nearest" and size % q == 0:
-        for axis in range(2, blocks_NKqq.ndim):
-            blocks_NKqq = blocks_NKqq.repeat_interleave(size // q, dim=axis)
+        for axis, side in enumerate(sides, start=2):
+            take = torch.arange(side, device=blocks_NKqq.device) // (size // q)
+            blocks_NKqq = blocks_NKqq.index_select(axis, take)
         return blocks_NKqq
-    matrix = resample_matrix(q, size, mode).to(blocks_NKqq)
-    for axis in range(2, blocks_NKqq.ndim):
-        blocks_NKqq = torch.tensordot(blocks_NKqq, matrix, dims=([axis], [1])).movedim(-1, axis)
+    matrix = resample_matrix(q, size, mode, blocks_NKqq.device).to(blocks_NKqq.dtype)
+    for axis, side in enumerate(sides, start=2):
+        blocks_NKqq = torch.tensordot(blocks_NKqq, matrix[:side], dims=([axis], [1])).movedim(-1, axis)
     return blocks_NKqq
 
 
-def resample_matrix(q: int, size: int, mode: str) -> Tensor:
+def resample_matrix(q: int, size: int, mode: str, device: torch.device | None = None) -> Tensor:
     """(size, q) float64, rows summing to 1: mean over the pixel for q > size, else nearest or linear at its centre."""
     check_mode(mode)
-    rows = torch.arange(size, dtype=torch.float64)
+    rows = torch.arange(size, dtype=torch.float64, device=device)
     if q > size:
-        edge = torch.arange(q + 1, dtype=torch.float64) * size / q
+        edge = torch.arange(q + 1, dtype=torch.float64, device=device) * size / q
         overlap = torch.minimum(edge[None, 1:], rows[:, None] + 1) - torch.maximum(edge[None, :-1], rows[:, None])
         return overlap.clamp(min=0)
     centre = (rows + 0.5) * q / size
-    columns = torch.arange(q, dtype=torch.float64)
+    columns = torch.arange(q, dtype=torch.float64, device=device)
     if mode == "nearest":
         return (centre.floor().clamp(max=q - 1)[:, None] == columns).double()
     place = (centre - 0.5).clamp(0, q - 1)
@@ -270,7 +298,7 @@ def _repeat_to(raster: Tensor, factor: int, shape: tuple[int, ...]) -> Tensor:
     return crop(raster, shape)
 
 
-def crop(raster: Tensor, shape: tuple[int, ...]) -> Tensor:
+def crop(raster: Tensor, shape: Sequence[int]) -> Tensor:
     """The first ``shape`` entries of the last axes of (B, K, H, W[, ...])."""
     for axis, length in enumerate(shape, start=2):
         raster = raster.narrow(axis, 0, length)

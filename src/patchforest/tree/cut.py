@@ -20,6 +20,7 @@ def cut_forest(
     rng: np.random.Generator | None = None,
     criterion: Criterion | None = None,
     spatial: int = 2,
+    threads: int = 1,
 ) -> Forest:
     """The forest of an image (H, W[, C]) under a policy; its budget grows with the number of pixels.
 
@@ -28,26 +29,37 @@ def cut_forest(
     rng : draw blur and thresholds of the detail map afresh (the randomised forest of SHF); None: the fixed tree.
     criterion : scores or a function in place of the policy's named criterion.
     spatial : 2, or 3 for volumes (D, H, W[, C]).
+    threads : see ``detail_map``.
     """
     shape = tuple(int(s) for s in image.shape[:spatial])
     if policy.uniform is not None:
-        root = policy.root or max(default_root(shape, policy.cell), policy.uniform)
-        cells = np.ones(tuple(-(-s // policy.cell) for s in shape), np.float32)
-        return build_forest(cells, shape=shape, cell=policy.cell, uniform=policy.uniform, root=root)
+        return build_by_policy(None, policy, shape)
     named = policy.criterion if criterion is None else criterion
-    root = policy.root or default_root(shape, policy.cell)
     if isinstance(named, str) and named == "variance":
+        root = policy.root or default_root(shape, policy.cell)
         detail: Array | list[Array] = variance_pyramid(
             image, policy.cell, root, window=window, spatial=spatial, rng=rng
         )
     else:
-        detail = detail_map(image, policy.cell, criterion=named, window=window, rng=rng, spatial=spatial)
-    budget = None if policy.budget is None else scaled_budget(replace(policy, root=root), shape)
+        detail = detail_map(
+            image, policy.cell, criterion=named, window=window, rng=rng, spatial=spatial, threads=threads
+        )
+    return build_by_policy(detail, policy, shape)
+
+
+def build_by_policy(detail: Array | list[Array] | None, policy: ForestPolicy, shape: tuple[int, ...]) -> Forest:
+    """``build_forest`` with the settings of a policy; ``detail`` is not needed for a uniform one."""
+    if policy.uniform is not None:
+        root = policy.root or max(default_root(shape, policy.cell), policy.uniform)
+        cells = np.broadcast_to(np.float32(1), tuple(-(-s // policy.cell) for s in shape))
+        return build_forest(cells, shape=shape, cell=policy.cell, uniform=policy.uniform, root=root)
+    assert detail is not None
+    root = policy.root or default_root(shape, policy.cell)
     return build_forest(
         detail,
         shape=shape,
         cell=policy.cell,
-        budget=budget,
+        budget=None if policy.budget is None else scaled_budget(replace(policy, root=root), shape),
         threshold=policy.threshold,
         root=root,
         max_depth=policy.max_depth,

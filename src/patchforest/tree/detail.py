@@ -12,14 +12,12 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from patchforest.tree.window import Window, to_uint8
+from patchforest.tree.edges import EDGE_SHARE, Box, edge_counts, edge_rule, grey_planes
+from patchforest.tree.window import ByteWindow, Window, default_window, to_uint8
 from patchforest.values import Array, Criterion
 
-PAPER_KERNELS = {512: 3, 1024: 3, 4096: 5, 8192: 7, 16384: 9, 32768: 11, 65536: 13}
-"""Blur kernel by image side of the APF paper (section 1 of its recipe); sides between take the nearest lower entry."""
-
-EDGE_SHARE = 0.85
-"""Self-set edges: the gradient quantile, among pixels that have any gradient, that becomes the high threshold."""
+BY_TILES = ("edges", "canny", "gradient")
+"""Criteria of images that are found tile by tile, so that they can be streamed (``stream.py``)."""
 
 
 def detail_map(
@@ -30,6 +28,7 @@ def detail_map(
     window: Window | None = None,
     rng: np.random.Generator | None = None,
     spatial: int = 2,
+    threads: int = 1,
 ) -> Array:
     """Detail of every cell: float32, (ceil(H/cell), ceil(W/cell)), non-negative and additive.
 
@@ -38,7 +37,7 @@ def detail_map(
     image : (H, W) or (H, W, C) of any dtype; with ``spatial=3``, (D, H, W) or (D, H, W, C).
     cell : side of a cell, the smallest possible leaf, in pixels.
     criterion : ``"edges"`` (Canny whose thresholds come from the image's own gradients), ``"canny"`` (the papers'
-        blur by resolution and thresholds 100 and 200), ``"gradient"`` (Sobel magnitude of the grey image),
+        blur by resolution and thresholds 100 and 200), ``"gradient"`` (length of Sobel's gradient of the grey image),
         ``"variance"`` (squared deviations from
         the cell's mean; ``variance_pyramid`` gives those of every node), ``"uniform"``, ``"random"``;
         or an array (H, W) of scores per pixel, such as a model's probability of an edge; or a function that maps
@@ -47,6 +46,7 @@ def detail_map(
     rng : draws the settings afresh, as SHF does while training: blur in {3, ..., 13} and thresholds at random.
     spatial : 2, or 3 for volumes (``gradient``, ``variance``, ``uniform``, ``random``, ``edges`` as gradient above
         the image's own quantile).
+    threads : tiles worked on at a time (``edges``, ``canny`` and ``gradient`` of images); the result is the same.
 
     Raises
     ------
@@ -54,7 +54,11 @@ def detail_map(
 
     Notes
     -----
-    Source: APF (SC'24) section 3 and SHF; the self-set thresholds are ours.
+    Source: APF (SC'24) section 3 and SHF; the self-set thresholds are ours. Edges are sought in the luma of RGB, in the
+    larger of two channels, and above three channels in the one with the strongest gradient at a pixel. ``edges``
+    looks at the 2 x 2 means of the image where a cell spans at least four pixels: what is finer is sensor noise to a
+    leaf of that size; its high threshold is the 0.85 quantile of the gradient, over a lattice of blocks where the
+    image has more than 2^24 pixels, and its low one 0.4 of that (``tree.edges``).
     """
     if image.ndim not in (spatial, spatial + 1) or spatial not in (2, 3) or min(image.shape) < 1:
         raise ValueError(
@@ -77,13 +81,18 @@ def detail_map(
     if criterion == "random":
         generator = rng if rng is not None else np.random.default_rng(0)
         return _random(shape, generator)
+    if spatial == 2 and criterion in BY_TILES:
+        rule = edge_rule(criterion, image.shape, cell, rng)
+        read = _reader(image if image.ndim == 3 else image[..., None], window)
+        return edge_counts(read, image.shape[:2], rule, threads=threads).astype(np.float32)
     measures: dict[str, Callable[[Array, int, np.random.Generator | None], Array]] = (
-        {"edges": _edges, "canny": _paper_canny, "gradient": _gradient, "variance": _variance}
+        {"variance": _variance}
         if spatial == 2
         else {"edges": _edges_3d, "gradient": _gradient_3d, "variance": _variance}
     )
+    measures["variance"] = _variance
     if criterion not in measures:
-        names = [*measures, "uniform", "random"]
+        names = dict.fromkeys([*(BY_TILES if spatial == 2 else ()), *measures, "uniform", "random"])
         raise ValueError(f"unknown criterion {criterion!r} for {spatial} spatial axes; there are {', '.join(names)}")
     return measures[criterion](_with_channels(to_uint8(image, window), spatial), cell, rng)
 
@@ -150,89 +159,18 @@ def _with_channels(pixels: Array, spatial: int) -> Array:
 
 def grey(pixels: Array) -> Array:
     """(H, W) uint8 of (H, W, C): luma for RGB; for other counts of channels the brightest of every pixel."""
-    if pixels.shape[2] == 3:
-        return cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
-    return pixels.max(axis=2)
+    return grey_planes(pixels, False)[0] if pixels.shape[2] <= 3 else pixels.max(axis=2)
+
+
+def _reader(image: Array, window: Window | None) -> Callable[[Box], Array]:
+    """Reads a box of (H, W, C) as uint8."""
+    known = window if window is not None or image.dtype == np.uint8 else default_window(image)
+    to_bytes = ByteWindow(known)
+    return lambda box: to_bytes(image[box[0] : box[1], box[2] : box[3]])
 
 
 def _blur(pixels: Array, kernel: int) -> Array:
     return cv2.GaussianBlur(pixels, (kernel, kernel), 0) if kernel > 1 else pixels
-
-
-def _channels(pixels: Array) -> list[Array]:
-    """Grey for up to three channels; every channel by itself for more."""
-    many = pixels.shape[2] > 3
-    return [np.ascontiguousarray(pixels[..., c]) for c in range(pixels.shape[2])] if many else [grey(pixels)]
-
-
-def _union(edges: list[Array]) -> Array:
-    out = edges[0]
-    for other in edges[1:]:
-        out = cv2.bitwise_or(out, other)
-    return cv2.threshold(out, 0, 1, cv2.THRESH_BINARY)[1]
-
-
-def _paper_canny(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
-    side = max(pixels.shape[:2])
-    kernel = PAPER_KERNELS[max((z for z in PAPER_KERNELS if z <= side), default=512)]
-    low, high = 100.0, 200.0
-    if rng is not None:  # SHF: k in {3..13}, threshold in [100, 200], afresh per sample and epoch
-        kernel, low = int(rng.choice((3, 5, 7, 9, 11, 13))), float(rng.uniform(50, 100))
-        high = 2 * low
-    return cell_sums(_union([cv2.Canny(_blur(c, kernel), low, high) for c in _channels(pixels)]), cell)
-
-
-def _edges(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
-    """Canny, its high threshold the ``EDGE_SHARE`` quantile of the image's own gradient, its low 0.4 of that.
-
-    Found on the 2 × 2 mean of the image where a cell spans at least four pixels: what is finer is sensor noise to a
-    leaf of that size, and it is four times cheaper.
-    """
-    half = 2 if cell % 2 == 0 and cell >= 4 else 1
-    kernel, share = 5, EDGE_SHARE
-    if rng is not None:
-        kernel, share = int(rng.choice((3, 5, 7))), float(rng.uniform(0.75, 0.95))
-    found = []
-    for channel in _channels(pixels):
-        smooth = _blur(_half(channel) if half == 2 else channel, kernel)
-        dx, dy = cv2.Sobel(smooth, cv2.CV_16S, 1, 0), cv2.Sobel(smooth, cv2.CV_16S, 0, 1)
-        high = _gradient_quantile(dx, dy, share)
-        found.append(cv2.Canny(dx, dy, 0.4 * high, high))
-    return cell_sums(_union(found), cell // half)
-
-
-def _half(channel: Array) -> Array:
-    """Means of 2 × 2 pixels, uint8; an odd last row or column is paired with itself."""
-    odd = [s % 2 for s in channel.shape]
-    if any(odd):
-        channel = cv2.copyMakeBorder(channel, 0, odd[0], 0, odd[1], cv2.BORDER_REPLICATE)
-    return cv2.resize(channel, (channel.shape[1] // 2, channel.shape[0] // 2), interpolation=cv2.INTER_AREA)
-
-
-def _gradient_quantile(dx: Array, dy: Array, share: float) -> float:
-    """Quantile of |dx| + |dy| among the pixels where it is above the noise of rounding, less half a step.
-
-    Half a step below, since Canny asks for more than the threshold: pixels at the quantile itself are edges.
-    """
-    size = (np.abs(dx) + np.abs(dy)).view(np.uint16)
-    counts = cv2.calcHist([size], [0], None, [2048], [0, 2048]).ravel().astype(np.int64)
-    counts[:4] = 0  # flat ground says nothing of what is an edge here
-    total = counts.sum()
-    if total == 0:
-        return 8.0
-    return max(float(np.searchsorted(np.cumsum(counts), share * total)) - 0.5, 8.0)
-
-
-def _gradient(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:
-    kernel = int(rng.choice((3, 5, 7, 9, 11, 13))) if rng is not None else 3
-    total: Array | None = None
-    for channel in _channels(pixels):
-        smooth = _blur(channel, kernel)
-        dx, dy = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
-        size = np.sqrt(np.square(dx) + np.square(dy))
-        total = size if total is None else np.maximum(total, size)
-    assert total is not None
-    return cell_sums(total, cell)
 
 
 def _variance(pixels: Array, cell: int, rng: np.random.Generator | None) -> Array:

@@ -1,23 +1,29 @@
-"""Gather: every leaf as one patch of the same size, area-averaged, with no loop over leaves.
+"""Gather: every leaf as one patch of the same size, area-averaged, each pixel touched once. The inverse is ``paint``.
 
-Area-average the image by two, again and again: a leaf of side p·2^k is one p × p block of the k-th average. The
-inverse is ``paint``.
+A patch's pixel is the sum over f x f pixels of its leaf, divided by f². Sums are exact for integers. For real numbers
+they are taken over aligned blocks of 16 x 16 first, then over pairs of those along the rows, then along the columns,
+and so on up: an order that does not depend on what else is read, so that a stream (``stream.py``) rounds alike.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
+from patchforest.tree.threads import ordered
 from patchforest.values import Array, Forest, PatchSequence
 
+BLOCK = 16
+"""Side of the blocks that are summed row by row."""
 
-def gather(image: Array, forest: Forest, patch: int = 8) -> PatchSequence:
+
+def gather(image: Array, forest: Forest, patch: int = 8, *, threads: int = 1) -> PatchSequence:
     """The patch sequence of an image: (L, C, patch, patch) float32 on the image's own scale, in Z-order.
 
     Parameters
     ----------
     image : (H, W), (H, W, C), or the same with a leading plane axis for a 3-D forest. Leaves that reach over the far
-        edges see the image continued by its last row and column.
+        edges see the image continued by its last row and column. C-contiguous arrays are not copied.
     patch : side of a patch. Leaves larger than it are averaged down, smaller ones repeat their pixels; leaf sides
         must be patch times or by a power of two.
 
@@ -28,21 +34,53 @@ def gather(image: Array, forest: Forest, patch: int = 8) -> PatchSequence:
     n = forest.ndim
     if image.shape[:n] != forest.shape or image.ndim not in (n, n + 1):
         raise ValueError(f"the forest is cut for an image of {forest.shape} (and channels); got {image.shape}")
-    values = image if image.ndim == n + 1 else image[..., None]
     check_patch(forest, patch)
-    channels = values.shape[-1]
-    patches = np.empty((len(forest), channels) + (patch,) * n, np.float32)
-    sizes = set(np.unique(forest.size).tolist())
-    pyramid, factor = _with_edge(values, n), 1
-    while sizes:
-        for size in sorted(sizes):
-            if max(size // patch, 1) != factor:
-                continue
-            chosen = forest.size == size
-            patches[chosen] = _blocks(pyramid, forest.origin[chosen], size, patch, n)
-            sizes.discard(size)
-        if sizes:
-            pyramid, factor = _average(pyramid, n), factor * 2
+    values = summable(image if image.ndim == n + 1 else image[..., None])
+    patches = np.empty((len(forest), values.shape[-1]) + (patch,) * n, np.float32)
+    corner = np.zeros(n, np.int64)
+
+    def fill(leaves: Array) -> None:
+        fill_patches(values, forest.origin[leaves] - corner, forest.size[leaves], leaves, patches)
+
+    for _ in ordered(fill, _chunks(forest, 1 if threads == 1 else 8 * threads), threads):
+        pass
+    return as_sequence(patches, forest)
+
+
+def fill_patches(pixels: Array, place: Array, size: Array, leaves: Array, patches: Array) -> None:
+    """Write ``patches[leaves]`` of leaves of ``size`` at ``place`` (N, n) in a part of an image.
+
+    ``pixels`` must be ``summable``. What of a leaf lies inside the image must be in it, and where a leaf reaches over
+    its far ends they must be the image's.
+    """
+    n = place.shape[1]
+    solid = (1,) * (3 - n)  # an image is a volume of one plane
+    corner = np.zeros((len(leaves), 3), np.int64)
+    corner[:, 3 - n :] = place
+    out = patches.reshape(patches.shape[:2] + solid + patches.shape[2:])
+    _fill(pixels.reshape(solid + pixels.shape), corner, size, leaves, n == 2, out, *_sum_types(pixels))
+
+
+def fill_from_sums(sums: Array, place: Array, size: Array, share: float, leaves: Array, patches: Array) -> None:
+    """Write ``patches[leaves]`` of leaves that span ``size`` entries of ``sums`` (rows, columns, C) from ``place`` on.
+
+    The last row and column of ``sums`` stand for all beyond. ``share`` is one over the pixels of an entry.
+    """
+    _fill_from_sums(sums, place, size, share, leaves, patches)
+
+
+def summable(values: Array) -> Array:
+    """The values as the kernels take them: C-contiguous, uint8, uint16, float32 or float64 in native byte order."""
+    kind = values.dtype.newbyteorder("=")
+    if kind == np.bool_:
+        kind = np.dtype(np.uint8)
+    elif kind not in (np.uint8, np.uint16, np.float32, np.float64):
+        kind = np.dtype(np.float64)
+    return np.ascontiguousarray(values, dtype=kind)
+
+
+def as_sequence(patches: Array, forest: Forest) -> PatchSequence:
+    """Patches with the place and scale of their leaves."""
     return PatchSequence(
         patches=patches,
         coord=(forest.origin + forest.size[:, None] / 2).astype(np.float32),
@@ -59,31 +97,151 @@ def check_patch(forest: Forest, patch: int) -> None:
         raise ValueError(f"patch must be the forest's cell ({forest.cell}) times or by a power of two; got {patch}")
 
 
-def _with_edge(values: Array, n: int) -> Array:
-    """The array with its last row, column (and plane) repeated once: entry ``shape`` stands for all beyond the edge."""
-    return np.pad(values, [(0, 1)] * n + [(0, 0)], mode="edge")
+def block_sums(pixels: Array, factor: int, size: tuple[int, int]) -> Array:
+    """Sums (rows, columns, C) over factor x factor blocks of a ``summable`` image (h, w, C); factor at least 16.
+
+    The image is continued by its last row and column up to ``size`` blocks. uint32 for bytes, else float64.
+    """
+    rows, columns = (s * factor // BLOCK for s in size)
+    sums = np.empty((1, rows, columns, pixels.shape[2]))
+    line, zero = _sum_types(pixels)
+    line = np.empty(columns * BLOCK * pixels.shape[2], line.dtype)
+    _sum_blocks(pixels[None], 0, 0, 0, 1, BLOCK, 1.0, sums, line, zero)
+    while factor > BLOCK:
+        sums, factor = _halve(sums, 1), factor // 2
+    return sums[0].astype(sums_dtype(pixels))
 
 
-def _average(edged: Array, n: int) -> Array:
-    """Mean of 2^n blocks of an edged array, again edged: the edge entry averages itself with itself."""
-    for axis in range(n):
-        length = edged.shape[axis] - 1  # without the edge entry
-        half = (length + 1) // 2
-        take = np.minimum(np.arange(2 * half + 2), length)
-        # pairs of rows, the edge where a pair is incomplete, and last a pair of edges
-        edged = (np.take(edged, take[::2], axis).astype(np.float32) + np.take(edged, take[1::2], axis)) * np.float32(
-            0.5
-        )
-    return edged
+def sums_dtype(pixels: Array) -> np.dtype:
+    """Of ``block_sums``: bytes over blocks of up to 4096 x 4096 fit into 32 bits."""
+    return np.dtype(np.uint32 if pixels.dtype == np.uint8 else np.float64)
 
 
-def _blocks(edged: Array, origin: Array, size: int, patch: int, n: int) -> Array:
-    """(N, C, patch, ...) blocks of leaves of one size from the pyramid level where they span a patch."""
-    step = max(size // patch, 1)
-    repeat = max(patch // size, 1)
-    index = []
-    for axis in range(n):
-        at = origin[:, axis, None] // step + np.arange(patch) // repeat
-        at = np.minimum(at, edged.shape[axis] - 1)
-        index.append(at.reshape((len(origin),) + (1,) * axis + (patch,) + (1,) * (n - 1 - axis)))
-    return np.moveaxis(edged[tuple(index)], -1, 1)
+def _chunks(forest: Forest, count: int) -> list[Array]:
+    """Runs of leaves with about equally many pixels."""
+    cells = np.cumsum((forest.size // forest.cell) ** forest.ndim)
+    cuts = np.searchsorted(cells, cells[-1] * np.arange(1, count) / count)
+    return [part for part in np.split(np.arange(len(forest)), cuts) if len(part)]
+
+
+def _sum_types(pixels: Array) -> tuple[Array, int | float]:
+    """An empty line of the type in which columns of a block are added up, and a zero of the type for its whole sum."""
+    kinds = {np.dtype(np.uint8): np.uint16, np.dtype(np.uint16): np.uint32 if pixels.ndim == 3 else np.uint64}
+    kind = kinds.get(pixels.dtype, np.float64)  # 16 x 16 bytes fit into 16 bits
+    return np.empty(0, kind), 0 if pixels.dtype.kind == "u" else 0.0
+
+
+@njit(cache=True, nogil=True)
+def _fill(pixels, place, size, leaves, flat, out, line, zero):  # type: ignore[no-untyped-def]
+    """The patches of leaves whose corners are at ``place``."""
+    depth, height, width, channels = pixels.shape
+    flatly = pixels.reshape(-1)
+    patch = out.shape[4]
+    line = np.empty(int(size.max()) * channels, line.dtype)
+    for k in range(len(leaves)):
+        side, z, y, x = size[k], place[k, 0], place[k, 1], place[k, 2]
+        step, repeat = max(side // patch, 1), max(patch // side, 1)
+        share = 1.0 / (float(step) * step * (1 if flat else step))
+        leaf = out[leaves[k]]
+        if step == 1:
+            for p in range(leaf.shape[1]):
+                for i in range(patch):
+                    row = min(z + p // repeat, depth - 1) * height + min(y + i // repeat, height - 1)
+                    for c in range(channels):
+                        first = (row * width + x) * channels + c
+                        if repeat == 1 and x + patch <= width:
+                            for j in range(patch):
+                                leaf[c, p, i, j] = np.float32(flatly[first + j * channels])
+                        else:
+                            for j in range(patch):
+                                leaf[c, p, i, j] = np.float32(
+                                    flatly[first + min(j // repeat, width - 1 - x) * channels]
+                                )
+            continue
+        block = min(step, BLOCK)
+        if step == block:
+            by_channel = leaf.transpose(1, 2, 3, 0)
+            _sum_blocks(pixels, z, y, x, 1 if flat else block, block, share, by_channel, line, zero)
+            continue
+        count = side // block
+        sums = np.empty((1 if flat else count, count, count, channels))
+        _sum_blocks(pixels, z, y, x, 1 if flat else block, block, 1.0, sums, line, zero)
+        while block < step:
+            sums = _halve(sums, 1 if flat else 2)
+            block *= 2
+        for c in range(channels):
+            for p in range(leaf.shape[1]):
+                for i in range(patch):
+                    for j in range(patch):
+                        leaf[c, p, i, j] = np.float32(sums[p, i, j, c] * share)
+
+
+@njit(cache=True, nogil=True)
+def _fill_from_sums(sums, place, size, share, leaves, out):  # type: ignore[no-untyped-def]
+    """Patches of leaves from sums over blocks, added up in the order of ``_halve``."""
+    rows, columns, channels = sums.shape
+    patch = out.shape[3]
+    for k in range(len(leaves)):
+        side = size[k]
+        part = np.empty((1, side, side, channels))
+        for i in range(side):
+            for j in range(side):
+                for c in range(channels):
+                    part[0, i, j, c] = sums[min(place[k, 0] + i, rows - 1), min(place[k, 1] + j, columns - 1), c]
+        scale = share
+        while side > patch:
+            part = _halve(part, 1)
+            side //= 2
+            scale *= 0.25
+        for c in range(channels):
+            for i in range(patch):
+                for j in range(patch):
+                    out[leaves[k], c, i, j] = np.float32(part[0, i, j, c] * scale)
+
+
+@njit(cache=True, nogil=True)
+def _sum_blocks(pixels, plane, row, column, deep, side, share, sums, line, zero):  # type: ignore[no-untyped-def]
+    """Sums, times ``share``, over blocks of deep x side x side pixels from a place on, the image's end repeated."""
+    depth, height, width, channels = pixels.shape
+    flatly = pixels.reshape(-1)
+    line = line[: sums.shape[2] * side * channels]
+    inside = min(sums.shape[2] * side, width - column) * channels
+    for p in range(sums.shape[0]):
+        for i in range(sums.shape[1]):
+            line[:] = 0
+            for z in range(plane + p * deep, plane + (p + 1) * deep):
+                for y in range(row + i * side, row + (i + 1) * side):
+                    start = ((min(z, depth - 1) * height + min(y, height - 1)) * width + column) * channels
+                    values = flatly[start : start + inside]
+                    for t in range(inside):
+                        line[t] += values[t]
+            for t in range(inside, len(line)):
+                line[t] = line[t - channels]
+            first = 0
+            for j in range(sums.shape[2]):
+                for c in range(channels):
+                    total = zero
+                    for t in range(first + c, first + side * channels, channels):
+                        total += line[t]
+                    sums[p, i, j, c] = total * share
+                first += side * channels
+
+
+@njit(cache=True, nogil=True)
+def _halve(sums, deep):  # type: ignore[no-untyped-def]
+    """Sums over 2 x 2 (x 2) of them: pairs of planes, then of rows, then of columns."""
+    planes, rows, columns = sums.shape[0] // deep, sums.shape[1] // 2, sums.shape[2] // 2
+    out = np.empty((planes, rows, columns, sums.shape[3]))
+    for p in range(planes):
+        for i in range(rows):
+            for j in range(columns):
+                for c in range(sums.shape[3]):
+                    total = 0.0
+                    for dj in range(2):
+                        part = 0.0
+                        for di in range(2):
+                            for dp in range(deep):
+                                part += sums[p * deep + dp, 2 * i + di, 2 * j + dj, c]
+                        total += part
+                    out[p, i, j, c] = total
+    return out

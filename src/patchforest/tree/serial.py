@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from patchforest.tree.forest import split_nodes
+from patchforest.tree.nodes import flags_of
 from patchforest.tree.order import morton
 from patchforest.values import Array, Forest, as_shape
 
@@ -20,11 +20,11 @@ def encode_forest(forest: Forest) -> bytes:
     Nodes of the finest level cannot be split and have no bit, except where roots are cells: there each has a 0.
     """
     bits, nodes = [], _roots(forest.shape, forest.root)
-    splits = split_nodes(forest)
-    for level, split in enumerate(splits):
-        bits.append(split[tuple(nodes.T)])
+    flags, layout = flags_of(forest)
+    for level in range(layout.depth):
+        bits.append(layout.level(flags, level)[tuple(nodes.T)].astype(bool))
         nodes = _children(nodes[bits[-1]], forest.shape, forest.root >> (level + 1))
-    if not splits:
+    if not layout.depth:
         bits.append(np.zeros(len(nodes), bool))
     header = struct.pack(f"<B{forest.ndim}QII", forest.ndim, *forest.shape, forest.root, forest.cell)
     body = header + np.packbits(np.concatenate(bits)).tobytes()

@@ -8,6 +8,7 @@ depend on the exposure of a single image.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,12 +33,7 @@ def default_window(image: Array) -> Window:
     if image.dtype.kind == "u":
         full = float(np.iinfo(image.dtype).max)
         if image.dtype.itemsize > 1 and image.size and 0 < int(image.max()) < full / 15:
-            warnings.warn(
-                f"{image.dtype} pixels reach only {int(image.max())} of {full:.0f}, so they look nearly black; pass "
-                "window=(low, high), e.g. (0, 4095) for 12-bit data",
-                UserWarning,
-                stacklevel=4,
-            )
+            _warn_dark(f"{image.dtype} pixels", float(image.max()), full, stacklevel=4)
         return (0.0, full)
     low, high = (float(image.min()), float(image.max())) if image.size else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -74,3 +70,36 @@ def to_uint8(image: Array, window: Window | None = None) -> Array:
     if image.dtype == np.uint8 and (window is None or tuple(window) == (0, 255)):
         return image
     return np.rint(unit_range(image, window) * 255.0).astype(np.uint8)
+
+
+@dataclass
+class ByteWindow:
+    """Turns blocks of one image into uint8 by ``to_uint8``, one after another, from several threads.
+
+    With ``window`` None a block must lie in a range that ``default_window`` knows: an unsigned type's, or [0, 1].
+    """
+
+    window: Window | None = None
+    _most: float = 0.0
+    _full: float = 0.0
+
+    def __call__(self, pixels: Array) -> Array:
+        if self.window is not None or pixels.dtype.kind != "u" or pixels.dtype.itemsize == 1:
+            return to_uint8(pixels, self.window)
+        self._full = float(np.iinfo(pixels.dtype).max)
+        self._most = max(self._most, float(pixels.max()))
+        return to_uint8(pixels, (0.0, self._full))
+
+    def warn(self) -> None:
+        """At the end: a warning where the image used so little of its type that a window was forgotten."""
+        if 0 < self._most < self._full / 15:
+            _warn_dark(f"pixels of {self._full:.0f} at most", self._most, self._full, stacklevel=4)
+
+
+def _warn_dark(what: str, most: float, full: float, *, stacklevel: int) -> None:
+    warnings.warn(
+        f"{what} reach only {most:.0f} of {full:.0f}, so they look nearly black; pass "
+        "window=(low, high), e.g. (0, 4095) for 12-bit data",
+        UserWarning,
+        stacklevel=stacklevel + 1,
+    )
