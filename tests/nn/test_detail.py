@@ -347,8 +347,8 @@ def test_equals_the_numpy_one(rng: np.random.Generator) -> None:
 def test_constants_are_those_of_the_tree() -> None:
     assert detail.PAPER_KERNELS == edges.PAPER_KERNELS
     assert detail.EDGE_SHARE == edges.EDGE_SHARE
-    assert (detail.WHOLE_PIXELS, detail.BLOCK, detail.MOST_BLOCKS) == (
-        edges.SAMPLE_PIXELS, edges.SAMPLE_BLOCK, edges.SAMPLE_SIDE,
+    assert (detail.WHOLE_PIXELS, detail.MOST_BLOCKS, detail.TILE, detail.MARGIN) == (
+        edges.SAMPLE_PIXELS, edges.SAMPLE_SIDE, edges.SAMPLE_TILE, edges.SAMPLE_MARGIN,
     )  # fmt: skip
     for side in (100, 512, 1023, 4096, 5000, 8192, 70_000):
         rule = edges.edge_rule("canny", (side, 10), 8)

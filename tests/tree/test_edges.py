@@ -61,7 +61,7 @@ def test_own_thresholds_do_not_depend_on_tiles(
     if not small:
         monkeypatch.setattr(edges, "SAMPLE_PIXELS", 1 << 14)
         monkeypatch.setattr(edges, "SAMPLE_SIDE", 3)
-        monkeypatch.setattr(edges, "SAMPLE_BLOCK", 32)
+        monkeypatch.setattr(edges, "SAMPLE_TILE", 32)
     cell = int(rng.choice([5, 8]))
     rule = edge_rule(criterion, image.shape, cell)
     one = found(image, rule, tile=(2000, 2000))
@@ -88,15 +88,17 @@ def test_the_quantile_becomes_the_threshold(seed: int) -> None:
 
 
 def test_a_large_image_is_sampled_on_a_lattice() -> None:
-    blocks = sample_blocks((5000, 70_000))
+    blocks = sample_blocks((6000, 70_000))
     rows, columns = sorted({b[0] for b in blocks}), sorted({b[2] for b in blocks})
-    assert len(blocks) == len(rows) * len(columns) == 32 * 32
-    assert (rows[0], columns[0]) == (0, 0)
-    assert all(b[1] - b[0] == 128 and b[3] - b[2] == 128 and b[0] % 2 == 0 and b[2] % 2 == 0 for b in blocks)
-    assert rows[-1] + 128 == 5000
-    assert columns[-1] + 128 == 70_000
+    assert len(blocks) == len(rows) * len(columns) == 20 * 20
+    assert all(b[1] - b[0] == 240 and b[3] - b[2] == 240 for b in blocks)
+    assert all(b[0] % 256 == 8 and b[2] % 256 == 8 for b in blocks)  # one tile of a file each, its surroundings too
+    assert (rows[0], columns[0]) == (8, 8)
+    assert rows[-1] > 6000 - 512
+    assert columns[-1] > 70_000 - 512
     assert sample_blocks((4096, 4096)) == [(0, 4096, 0, 4096)]
-    assert len(sample_blocks((3, 1 << 23))) == 32  # thin images: as many blocks as there are
+    assert len(sample_blocks((3, 1 << 23))) == 20  # thin images: as many blocks as there are
+    assert len(sample_blocks((600, 1 << 20))) == 2 * 20
 
 
 def test_rules() -> None:

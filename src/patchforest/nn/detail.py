@@ -31,7 +31,7 @@ EDGE_SHARE = 0.85
 
 WHOLE_PIXELS = 1 << 24
 """Images of more level-0 pixels than this take their gradient quantile from a lattice of blocks."""
-BLOCK, MOST_BLOCKS = 128, 32
+MOST_BLOCKS, TILE, MARGIN = 20, 256, 8
 
 CHUNK_PIXELS = 1 << 24
 """Images are worked on a few at a time, about this many level-0 pixels at once: some 0.5 GB of temporaries."""
@@ -233,11 +233,12 @@ def _sample(size_Bhw: Tensor, shape: list[int], half: bool) -> Tensor:
 
 def _lattice(length: int, plane: int, scale: int) -> Tensor:
     """Rows (or columns) of a plane that the blocks along one axis of ``length`` level-0 pixels cover."""
-    count = min(MOST_BLOCKS, -(-length // BLOCK))
-    room = max(length - BLOCK, 0)
-    starts = sorted({i * room // max(count - 1, 1) // 2 * 2 // scale for i in range(count)})
-    rows = torch.tensor(starts)[:, None] + torch.arange(BLOCK // scale)
-    return rows[rows < plane]
+    tiles = length // TILE
+    count = min(MOST_BLOCKS, tiles)
+    if not count:
+        return torch.arange(plane)
+    starts = [(i * (tiles - 1) // max(count - 1, 1) * TILE + MARGIN) // scale for i in range(count)]
+    return (torch.tensor(starts)[:, None] + torch.arange((TILE - 2 * MARGIN) // scale)).flatten()
 
 
 def gradient_quantile(size_BM: Tensor, share_B: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ STRONG = -1
 
 _TG22 = 13573  # tan(22.5 degrees) in units of 2^-15, as OpenCV has it
 _LEFT = 8  # columns before the first pixel in the state buffer, so that words of eight pixels are aligned
+_STEPS, _DENSE = 4, 64  # where more than one pixel in so many is a seed, all take so many steps at a time first
 _NONE, _WEAK, _SEED, _EDGE, _OPEN = 0, 1, 2, 3, 4  # what a pixel is; a seed is strong and not yet followed
 _NO_RECORDS = np.empty((0, 4), np.int32)
 
@@ -52,6 +53,7 @@ class Workspace:
         self.state = np.empty((height + 2, (width + _LEFT + 8) // 8 * 8), np.uint8)
         self.words = self.state.view(np.uint64)
         self.stack = np.empty(height * width, np.int32)
+        self.line = np.empty(self.state.shape[1], np.uint8)
 
 
 def edge_tile(
@@ -77,7 +79,9 @@ def edge_tile(
     """
     height, width = size
     _magnitude(dx, dy, place, size, halo, work.magnitude)
-    _suppress(dx, dy, place, size, work.magnitude, int(np.floor(low)), int(np.floor(high)), work.state)
+    seeds = _suppress(dx, dy, place, size, work.magnitude, int(np.floor(low)), int(np.floor(high)), work.state)
+    for _ in range(_STEPS if seeds * _DENSE > height * width else 0):
+        _step(work.state, height, width, work.line)
     _follow(work.state, work.words, height, width, work.stack)
     lines = np.zeros(2 * (height + width), np.int32)
     top, bottom, sides = lines[:width], lines[width : 2 * width], lines[2 * width :]
@@ -130,8 +134,9 @@ def _magnitude(dx, dy, place, size, halo, out):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _suppress(dx, dy, place, size, magnitude, low, high, state):  # type: ignore[no-untyped-def]
-    """Non-maximum suppression and the two thresholds, without a branch a pixel."""
+    """Non-maximum suppression and the two thresholds, without a branch a pixel; returns the number of seeds."""
     height, width = size
+    seeds = 0
     lowest, highest = np.int16(min(low, 32767)), np.int16(min(high, 32767))
     state[0] = 0
     state[height + 1] = 0
@@ -154,6 +159,25 @@ def _suppress(dx, dy, place, size, magnitude, low, high, state):  # type: ignore
             diagonal = (other & rising) | (~other & falling)
             peak = ((flat & along_row) | (~flat & ((steep & along_column) | (~steep & diagonal)))) & (m > lowest)
             line[j] = np.uint8(peak) + np.uint8(peak & (m > highest))
+        for j in range(width):
+            seeds += line[j] >> 1
+    return seeds
+
+
+@njit(cache=True, nogil=True)
+def _step(state, height, width, line):  # type: ignore[no-untyped-def]
+    """Seeds become edges, and the weak pixels beside them seeds: many at a time, where following each would be slow."""
+    first, one = _LEFT - 1, np.uint8(1)
+    for y in range(1, height + 1):
+        up, here, down = state[y - 1][first:], state[y][first:], state[y + 1][first:]
+        for x in range(width):
+            line[x] = up[x] | up[x + 1] | up[x + 2] | here[x] | here[x + 2] | down[x] | down[x + 1] | down[x + 2]
+        for x in range(
+            width
+        ):  # in bits: weak is 1, seed 2, edge 3; the compiler makes vectors of this, not of comparisons
+            v = here[x + 1]
+            low, high = v & one, v >> 1
+            here[x + 1] = np.uint8(v + (low & ~high & (line[x] >> 1) & one) + (high & ~low & one))
 
 
 @njit(cache=True, nogil=True)

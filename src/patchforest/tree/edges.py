@@ -25,8 +25,10 @@ PAPER_KERNELS = {512: 3, 1024: 3, 4096: 5, 8192: 7, 16384: 9, 32768: 11, 65536: 
 EDGE_SHARE = 0.85
 """Self-set edges: the gradient quantile, among pixels that have any gradient, that becomes the high threshold."""
 
-SAMPLE_PIXELS, SAMPLE_BLOCK, SAMPLE_SIDE = 1 << 24, 128, 32
-"""The quantile is of all of an image of so many pixels, else of a lattice of blocks so long, so many a side."""
+SAMPLE_PIXELS, SAMPLE_SIDE = 1 << 24, 20
+"""The quantile is of all of an image of so many pixels, else of a lattice of at most so many blocks a side."""
+SAMPLE_TILE, SAMPLE_MARGIN = 256, 8
+"""A block lies in a square of so many pixels, aligned as tiles of files are, with so many around it for the blur."""
 
 TILE_PIXELS, TILE_ROWS, TILE_COLUMNS = 1 << 19, 128, 8192
 """Size of a tile, its fewest rows and most columns: long, for memory is read in rows, and small enough for a cache."""
@@ -241,14 +243,11 @@ def sample_blocks(shape: tuple[int, int]) -> list[Box]:
         return [(0, shape[0], 0, shape[1])]
     lines = []
     for length in shape:
-        count = min(SAMPLE_SIDE, -(-length // SAMPLE_BLOCK))
-        room = max(length - SAMPLE_BLOCK, 0)
-        lines.append(sorted({i * room // max(count - 1, 1) // 2 * 2 for i in range(count)}))
-    return [
-        (row, min(row + SAMPLE_BLOCK, shape[0]), column, min(column + SAMPLE_BLOCK, shape[1]))
-        for row in lines[0]
-        for column in lines[1]
-    ]
+        tiles = length // SAMPLE_TILE
+        count = min(SAMPLE_SIDE, tiles)
+        starts = [i * (tiles - 1) // max(count - 1, 1) * SAMPLE_TILE for i in range(count)]
+        lines.append([(t + SAMPLE_MARGIN, t + SAMPLE_TILE - SAMPLE_MARGIN) for t in starts] or [(0, length)])
+    return [(*rows, *columns) for rows in lines[0] for columns in lines[1]]
 
 
 def sampled_rule(gradient: Gradient, shape: tuple[int, int], rule: EdgeRule, threads: int = 1) -> EdgeRule:

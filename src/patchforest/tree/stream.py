@@ -29,7 +29,6 @@ from patchforest.tree.edges import (
     find_edges,
     grey_planes,
     inner,
-    is_small,
     plane_shape,
     sampled_rule,
     tiles_of,
@@ -39,8 +38,9 @@ from patchforest.tree.window import ByteWindow, Window
 from patchforest.values import Array, Forest, ForestPolicy, ImageSource
 
 Progress = Callable[[float], None]
-ROWS, COLUMNS = 512, 2048  # of a block, about: what is decoded by one thread at a time
+ROWS, COLUMNS = 512, 512  # of a block, about: what a thread decodes at a time, and finds in its cache a moment later
 _MOST_BYTES = 1 << 28  # of a strip, where tiles or strips of the file are so tall
+_HELD_BYTES = 1 << 26  # of all planes, up to which they are kept while the thresholds of edges are not known yet
 
 Result = TypeVar("Result")
 
@@ -71,7 +71,7 @@ def stream_forest(
 
     Notes
     -----
-    ``edges`` reads 1,024 blocks of 128 x 128 pixels beforehand, for its thresholds, where the image has more than 2^24.
+    Where the image is larger than 2^28 pixels, ``edges`` reads 400 blocks of it beforehand, for its thresholds.
     """
     shape = (int(source.shape[0]), int(source.shape[1]))
     if policy.uniform is not None or policy.criterion in ("uniform", "random"):
@@ -79,15 +79,12 @@ def stream_forest(
         return cut_forest(nothing, policy, rng=rng)
     if policy.criterion not in BY_TILES:
         raise ValueError(f"criterion {policy.criterion!r} cannot be streamed; use {', '.join(BY_TILES)}")
-    rule = edge_rule(policy.criterion, shape, policy.cell, rng)
-    source = held(source, twice=rule.high is None)
-    to_bytes = ByteWindow(window)
-    if rule.high is None:
-        planes = plane_reader(source, shape, rule, to_bytes)
-        rule = sampled_rule(computed_gradient(planes, plane_shape(shape, rule), rule.kernel), shape, rule, threads)
+    strips = _Strips(
+        held(source), shape, edge_rule(policy.criterion, shape, policy.cell, rng), ByteWindow(window), reduced
+    )
     with Workers(threads) as workers:
-        counts = _Strips(source, shape, rule, to_bytes, reduced).run(workers, progress)
-    to_bytes.warn()
+        counts = strips.run(workers, progress, threads)
+    strips.to_bytes.warn()
     if reduced is not None:
         reduced.complete = True
     return build_by_policy(counts, policy, shape)
@@ -109,25 +106,9 @@ class _Held:
         return self._pixels[rows, column : None if width is None else column + width]
 
 
-def held(source: ImageSource, *, twice: bool = False) -> ImageSource:
-    """The source, in memory where it is decoded as a whole anyway, or is to be read ``twice`` and small."""
-    height, width = source.shape[:2]
-    whole = source.tile[0] >= height and source.tile[1] >= width
-    return _Held(source) if whole or (twice and is_small((height, width))) else source
-
-
-def plane_reader(
-    source: ImageSource, shape: tuple[int, int], rule: EdgeRule, to_bytes: ByteWindow
-) -> Callable[[Box], list[Array]]:
-    """Reads a box of the planes in which edges are sought."""
-    f = rule.factor
-
-    def planes(box: Box) -> list[Array]:
-        row, column = box[0] * f, box[2] * f
-        pixels = source.read(0, row, column, min(box[1] * f, shape[0]) - row, min(box[3] * f, shape[1]) - column)
-        return grey_planes(to_bytes(pixels), rule.half)
-
-    return planes
+def held(source: ImageSource) -> ImageSource:
+    """The source, in memory where it is decoded as a whole anyway."""
+    return _Held(source) if source.tile[0] >= source.shape[0] and source.tile[1] >= source.shape[1] else source
 
 
 def block_side(stored: int, unit: int, wanted: int, most: int) -> int:
@@ -191,14 +172,18 @@ class _Strips:
         unit = lcm(rule.cell, rule.factor, 1 if reduced is None else reduced.factor)
         most = max(2 * ROWS, _MOST_BYTES // (shape[1] * int(np.prod(source.shape[2:]))))
         self.height = block_side(source.tile[0], unit, ROWS, most)
-        self.width = block_side(source.tile[1], unit, COLUMNS, 4 * COLUMNS)
+        self.width = block_side(source.tile[1], unit, COLUMNS, 8 * COLUMNS)
         channels = source.shape[2]
         self.num_planes = 1 if channels <= 3 else channels
+        if rule.high is None and self.num_planes * self.plane[0] * self.plane[1] <= _HELD_BYTES:
+            self.height = -(-shape[0] // unit) * unit
         self.counts = np.zeros(tuple(-(-s // rule.cell) for s in shape), count_dtype(rule))
 
-    def run(self, workers: Workers, progress: Progress | None) -> Array:
+    def run(self, workers: Workers, progress: Progress | None, threads: int) -> Array:
         """Detail of every cell, in the type of ``count_dtype``."""
         sink, done = CountSink(self.counts, self.rule), 0
+        if self.rule.high is None and self.height < self.shape[0]:
+            self._set_thresholds(self._read_planes, threads)
         band, decoding = self._begin(workers, None, 0, 0)
         while True:
             for block in decoding:
@@ -206,6 +191,8 @@ class _Strips:
             last, at = band.end == self.plane[0], band.end
             ready = at if last else max((at - self.reach) // self._cell * self._cell, done)
             current = band
+            if self.rule.high is None:
+                self._set_thresholds(band.part, threads)
             if not last:
                 band, decoding = self._begin(workers, current, at, ready)
             self._search(workers, current, done, ready, sink)
@@ -214,6 +201,17 @@ class _Strips:
                 progress(min(at * self.rule.factor / self.shape[0], 1.0))
             if last:
                 return self.counts
+
+    def _set_thresholds(self, planes: Callable[[Box], list[Array]], threads: int) -> None:
+        gradient = computed_gradient(planes, self.plane, self.rule.kernel)
+        self.rule = sampled_rule(gradient, self.shape, self.rule, threads)
+
+    def _read_planes(self, box: Box) -> list[Array]:
+        """The planes in a box, from the source."""
+        f = self.rule.factor
+        row, column = box[0] * f, box[2] * f
+        height, width = min(box[1] * f, self.shape[0]) - row, min(box[3] * f, self.shape[1]) - column
+        return grey_planes(self.to_bytes(self.source.read(0, row, column, height, width)), self.rule.half)
 
     @property
     def _cell(self) -> int:

@@ -15,6 +15,8 @@ from patchforest.tree.threads import ordered
 from patchforest.values import Array, Forest, ImageSource, PatchSequence
 
 _CHUNK = 64  # leaves filled from sums at a time
+_MOST_SIDE = 2048  # of a block, where tiles of the file do not fit the leaves
+_COARSE_TILE = 256  # of coarser levels: sources tell the tile of level 0 only
 
 
 def stream_gather(
@@ -96,8 +98,8 @@ class _Level:
         longest = int(self.size[leaves].max()) if len(leaves) else 1
         unit = lcm(longest, 1 if sums is None else sums.factor)
         wanted = (ROWS, COLUMNS) if sums is not None else (unit, unit)
-        tile = self.source.tile if self.level == 0 else (unit, unit)
-        height, width = (block_side(t, unit, w, max(4 * w, 4 * unit)) for t, w in zip(tile, wanted))
+        tile = self.source.tile if self.level == 0 else (_COARSE_TILE, _COARSE_TILE)
+        height, width = (block_side(t, unit, w, max(_MOST_SIDE, 4 * unit)) for t, w in zip(tile, wanted))
         across = -(-self.shape[1] // width)
         number = self.place[leaves, 0] // height * across + self.place[leaves, 1] // width
         order = np.argsort(number, kind="stable")
