@@ -206,7 +206,7 @@ def test_quantile_is_the_definition(rng: np.random.Generator) -> None:
             assert got.tolist() == [own_high(s.astype(int), share) for s in sizes]
 
 
-@pytest.mark.parametrize("shape", [(300, 1000), (129, 700), (100, 1500), (5, 3000)])
+@pytest.mark.parametrize("shape", [(300, 1800), (600, 1300), (100, 1500), (5, 3000)])
 @pytest.mark.parametrize("cell", [8, 2])
 def test_large_images_take_the_quantile_from_blocks(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, int], cell: int
@@ -220,19 +220,15 @@ def test_large_images_take_the_quantile_from_blocks(
     smooth = cv2.GaussianBlur(opencv_halved(grey) if scale == 2 else grey, (5, 5), 0)
     sizes = opencv_gradient(smooth)
     starts = []
-    for n in shape:
-        count = min(4, -(-n // 128))
-        starts.append([0] if count == 1 else sorted({i * (n - 128) // (count - 1) // 2 * 2 for i in range(count)}))
-    side = 128 // scale
-    blocks = [
-        sizes[r // scale : r // scale + side, c // scale : c // scale + side].ravel()
-        for r in starts[0]
-        for c in starts[1]
-    ]
+    for n in shape:  # blocks of 240 in the middle of tiles of 256, the tiles evenly spread
+        tiles = n // 256
+        spread = [round((i * (tiles - 1) // max(min(4, tiles) - 1, 1)) * 256 + 8) for i in range(min(4, tiles))]
+        starts.append([slice(t // scale, (t + 240) // scale) for t in spread] or [slice(None)])
+    blocks = [sizes[r, c].ravel() for r in starts[0] for c in starts[1]]
     high = own_high(np.concatenate(blocks))
     expected = counts(cv2.Canny(smooth, 0.4 * high, high), cell // scale)
     np.testing.assert_array_equal(detail_map_batch(tensor([image]), cell)[0].numpy(), expected)
-    if shape[0] > 128:
+    if shape[1] > 4 * 256:
         assert high != own_high(sizes)
 
 

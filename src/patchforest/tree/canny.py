@@ -91,7 +91,7 @@ def edge_tile(
     if any(halo):
         chains, records = _open_chains(work.state, size, cell, grid, halo, (top, bottom, left, right), work.stack)
     counts = np.zeros(grid, np.uint32)
-    _count(work.state, height, width, cell, counts)
+    _count(work.state, height, width, cell, work.line if cell < 256 else np.empty(width, np.uint32), counts)
     return EdgeTile(counts, top, bottom, left, right, int(chains), records)
 
 
@@ -266,15 +266,15 @@ def _open_chains(state, size, cell, grid, halo, borders, stack):  # type: ignore
 
 
 @njit(cache=True, nogil=True)
-def _count(state, height, width, cell, counts):  # type: ignore[no-untyped-def]
-    """Edge pixels of every cell."""
-    line = np.empty(width, np.uint16)
+def _count(state, height, width, cell, line, counts):  # type: ignore[no-untyped-def]
+    """Edge pixels of every cell; ``line`` is of a type that holds a column of a cell."""
+    line, one = line[:width], line.dtype.type(1)
     for i in range(counts.shape[0]):
         line[:] = 0
         for y in range(i * cell + 1, min((i + 1) * cell, height) + 1):
             row = state[y, _LEFT:]
             for x in range(width):
-                line[x] += np.uint16(row[x] == _EDGE)
+                line[x] += (row[x] >> 1) & one  # the second bit is set in edges only, since no seed is left
         for j in range(counts.shape[1]):
             total = np.uint32(0)
             for x in range(j * cell, min((j + 1) * cell, width)):

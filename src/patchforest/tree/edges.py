@@ -193,6 +193,7 @@ def computed_gradient(planes: Planes, plane: tuple[int, int], kernel: int) -> Gr
     """Sobel's dx and dy (int16) of the blurred plane in any box, as if the whole plane had been blurred.
 
     Above one plane, a pixel has the gradient of the plane where |dx| + |dy| is largest there, of the first on ties.
+    The arrays are the thread's own and overwritten by its next call.
     """
 
     def at(box: Box) -> tuple[Array, Array, Box]:
@@ -200,12 +201,21 @@ def computed_gradient(planes: Planes, plane: tuple[int, int], kernel: int) -> Gr
         far = widened(near, kernel // 2, plane)
         best: tuple[Array, Array] | None = None
         for values in planes(far):
-            smooth = cv2.GaussianBlur(values, (kernel, kernel), 0) if kernel > 1 else values
+            if not values.flags.c_contiguous:  # rows of a wide plane get in each other's way in the cache
+                near_values = _buffer("plane", values.shape, np.uint8)
+                near_values[:] = values
+                values = near_values
+            smooth = values
+            if kernel > 1:
+                smooth = cv2.GaussianBlur(values, (kernel, kernel), 0, dst=_buffer("blur", values.shape, np.uint8))
             smooth = inner(smooth, far, near)
-            dx, dy = cv2.spatialGradient(smooth, borderType=cv2.BORDER_REPLICATE)
-            best = (dx, dy) if best is None else best
-            if best[0] is not dx:
-                _keep_stronger(best[0], best[1], dx, dy)
+            kind = "first" if best is None else "other"
+            dx, dy = (_buffer(f"{kind} {axis}", smooth.shape, np.int16) for axis in "xy")
+            cv2.spatialGradient(smooth, dx, dy, borderType=cv2.BORDER_REPLICATE)
+            if best is None:
+                best = (dx, dy)
+            else:
+                _keep_stronger(*best, dx, dy)
         assert best is not None
         return *best, near
 
@@ -311,6 +321,15 @@ def _with_thresholds(rule: EdgeRule, sizes: Array) -> EdgeRule:
 
 
 _local = threading.local()
+
+
+def _buffer(name: str, shape: tuple[int, ...], dtype: type) -> Array:
+    """An array of this thread, not initialised: fresh ones of this size would be mapped and cleared every time."""
+    held = _local.__dict__.setdefault("buffers", {})
+    size = int(np.prod(shape))
+    if name not in held or held[name].size < size:
+        held[name] = np.empty(size, dtype)
+    return held[name][:size].reshape(shape)
 
 
 def _workspace(height: int, width: int) -> Workspace:

@@ -244,7 +244,7 @@ class _Strips:
     def _search(self, workers: Workers, band: _Band, done: int, ready: int, sink: CountSink) -> None:
         """Find edges in the rows from ``done`` to ``ready`` and add them up."""
         gradient = computed_gradient(band.part, self.plane, self.rule.kernel)
-        tiles = tiles_of((ready - done, self.plane[1]), (TILE_ROWS, TILE_COLUMNS), self._cell)
+        tiles = tiles_of((ready - done, self.plane[1]), (TILE_ROWS, TILE_COLUMNS // 4), self._cell)
         boxes = [(done + a, done + b, c, d) for a, b, c, d in tiles]
         found = workers.begin(lambda box: find_edges(gradient, self.plane, box, self.rule), boxes)
         row: list[tuple[Box, EdgeTile]] = []
