@@ -186,3 +186,12 @@ def test_shared_sets(shared_data: Path) -> None:
     assert len({c.group for c in glas.cases}) == 15
     assert all(c.label and c.label.is_file() for c in glas.cases + hrf.cases)
     assert len(select_cases(hrf.cases, shared_data / "hrf" / "train.txt")) == len(hrf.cases) == 15
+
+
+def test_a_folder_of_prepared_items_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "items").mkdir()
+    with pytest.raises(InputError, match="no data set we know"):
+        find_cases(tmp_path)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(InputError, match="holds prepared items, not images"):
+        find_cases(tmp_path)

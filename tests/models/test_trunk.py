@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.trunk import Trunk
-from patchforest.nn.raster import ForestBatch
+from patchforest.models.trunk import PatchBatch, Trunk
+from patchforest.nn.raster import ForestBatch, gather_batch
 from tests.forests import random_forest
 
 SMALL = ModelConfig(width=16, depth=2, heads=2, stem=(4, 8))
@@ -42,3 +42,20 @@ def test_settings_that_clash_are_refused(rng: np.random.Generator) -> None:
     batch = ForestBatch.stack([random_forest(rng, (64, 64), cell=16, budget=10)])
     with pytest.raises(ValueError, match="cell 16"):
         Trunk(SMALL)(torch.rand(1, 3, 64, 64), batch)
+
+
+def test_patches_gathered_before_are_read_as_the_image_is(rng: np.random.Generator) -> None:
+    torch.manual_seed(0)
+    trunk = Trunk(replace(SMALL, stem=())).eval()
+    batch = ForestBatch.stack([random_forest(rng, (70, 50), budget=b) for b in (10, 40)])
+    image = torch.rand(2, 3, 70, 50)
+    states, taps, _, _ = trunk(image, batch)
+    read, read_taps = trunk.read(PatchBatch(gather_batch(image, batch, 8)), batch)
+    torch.testing.assert_close(read[batch.valid_BL], states[batch.valid_BL], atol=1e-5, rtol=1e-4)
+    assert len(read_taps) == len(taps)
+    with pytest.raises(ValueError, match="stem of this model reads an image"):
+        Trunk(SMALL).read(PatchBatch(gather_batch(image, batch, 8)), batch)
+    with pytest.raises(ValueError, match=r"patches must be \(B, L, C, p, p\)"):
+        trunk.read(PatchBatch(gather_batch(image, batch, 4)), batch)
+    with pytest.raises(ValueError, match="cell 8"):
+        Trunk(replace(SMALL, stem=(), cell=16)).read(PatchBatch(gather_batch(image, batch, 8)), batch)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from patchforest.tree import edges, stream
+from patchforest.tree import cells, edges, stream
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.gather import gather
 from patchforest.tree.reduced import ReducedImage
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the detail map ran out", "ignore
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that small images have many, and thresholds that are sampled as those of large ones."""
+    monkeypatch.setattr(cells, "BLOCK", 8)
     monkeypatch.setattr(stream, "ROWS", 48)
     monkeypatch.setattr(stream, "COLUMNS", 80)
     monkeypatch.setattr(stream, "TILE_ROWS", 24)

@@ -16,7 +16,11 @@ from patchforest.errors import InputError
 
 OK, BUG, USAGE, BAD_INPUT, SOME_FAILED, RESOURCES, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
-EXTRA_OF = {"lightning": "train", "tensorboard": "train", "torchmetrics": "train"}
+EXTRA_OF = {
+    "lightning": "train", "tensorboard": "train", "torchmetrics": "train",
+    "dask": "cluster", "distributed": "cluster",
+    "zarr": "wsi", "openslide": "wsi", "openslide_bin": "wsi",
+}  # fmt: skip
 """Which install extra brings a module that is imported only where it is needed."""
 
 _CLICK_ERROR = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")

@@ -1,4 +1,4 @@
-"""The ``patchforest`` command: six verbs, each a thin file that parses and calls; --help imports nothing heavy."""
+"""The ``patchforest`` command: eight verbs, each a thin file that parses and calls; --help imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from patchforest import __version__
-from patchforest.cli import boundary, demo, doctor, evaluate, forest, predict, train
+from patchforest.cli import boundary, demo, doctor, evaluate, forest, predict, prepare, train, verify
 from patchforest.cli.terminal import Terminal
 
 _ANYWHERE = ("--debug", "--quiet")  # accepted before and after the verb
@@ -29,6 +29,8 @@ app = typer.Typer(
 VERBS: dict[str, Callable[..., None]] = {
     "demo": demo.command,
     "forest": forest.command,
+    "prepare": prepare.command,
+    "verify": verify.command,
     "train": train.command,
     "predict": predict.command,
     "evaluate": evaluate.command,

@@ -19,7 +19,10 @@ def command(
             show_default=False,
         ),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder, or CSV, of images and masks.", show_default=False)] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder, or CSV, of images and masks; or a folder of `prepare`.", show_default=False),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write or resume.", show_default=False)] = None,
     settings: Annotated[
         list[str] | None,
@@ -51,7 +54,14 @@ def command(
     terminal: Terminal = context.obj
     run = fit(config, data, out, resume=resume, quiet=terminal.quiet)
     terminal.say(f"trained: {run}")
-    if report:
+    from patchforest.data.manifest import is_prepared
+
+    if report and is_prepared(data):
+        terminal.say(
+            f"no report.html: its pictures need the images; see them by `patchforest evaluate {run} --data IMAGES "
+            "--split validation --out SCORES`"
+        )
+    elif report:
         from patchforest.report.run_report import report_run
 
         terminal.say(f"report: {report_run(run, data)}")

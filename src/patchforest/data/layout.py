@@ -154,6 +154,9 @@ def _detect(path: Path) -> str:
         return "paired"
     if any((path / name).is_file() for name in _MANIFESTS):
         return "csv"
+    if (path / "prepared.json").is_file() or ((path / "settings.json").is_file() and (path / "items").is_dir()):
+        hint = "give the folder of the images (`train` alone reads prepared items)"
+        raise InputError(path, "holds prepared items, not images", hint)
     seen = some(sorted(p.name for p in path.iterdir() if not p.name.startswith("."))) or "nothing"
     hint = "make images/ and masks/, or imagesTr/ and labelsTr/ with dataset.json, or a CSV with image and label"
     raise InputError(path, f"is no data set we know; it holds {seen}", hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.trunk import Trunk
+from patchforest.models.trunk import PatchBatch, Trunk
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import DenseOutput
 from patchforest.nn.readout.token import TokenReadout
@@ -25,9 +25,12 @@ class SHF(nn.Module):
         self.trunk = Trunk(config)
         self.readout = TokenReadout(config.width, config.classes, config.q or 2 * config.patch)
 
-    def output(self, image_BCHW: Tensor, forest: ForestBatch) -> DenseOutput:
-        """Logits per leaf, for the loss."""
-        states, _, _, _ = self.trunk(image_BCHW, forest)
+    def output(self, image_BCHW: Tensor | PatchBatch, forest: ForestBatch) -> DenseOutput:
+        """Logits per leaf, for the loss, of an image or (without a stem) of patches gathered before."""
+        if isinstance(image_BCHW, PatchBatch):
+            states, _ = self.trunk.read(image_BCHW, forest)
+        else:
+            states, _, _, _ = self.trunk(image_BCHW, forest)
         return self.readout(states, forest)
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,16 @@ from patchforest.models.config import ModelConfig
 from patchforest.nn.embed import PatchEmbed, Stem
 from patchforest.nn.encoder import Encoder, taps_of
 from patchforest.nn.raster import ForestBatch, gather_batch
+
+
+@dataclass(frozen=True, eq=False)
+class PatchBatch:
+    """Leaves that were gathered before, in place of an image: (B, L, C, p, p) with values in [0, 1], any where padded.
+
+    They belong to a ``ForestBatch`` of the same L, whose leaves may be of images of several sizes.
+    """
+
+    patches_BLCpp: Tensor
 
 
 class Trunk(nn.Module):
@@ -20,7 +32,7 @@ class Trunk(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.patch, self.cell = config.patch, config.cell
+        self.channels, self.patch, self.cell = config.channels, config.patch, config.cell
         self.stem = Stem(config.channels, config.stem) if config.stem else None
         self.stem_stride = 2 ** len(config.stem)
         if self.stem is not None and config.cell % self.stem_stride:
@@ -41,8 +53,7 @@ class Trunk(nn.Module):
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
         """States (B, L, D); taps, last first; stem rasters; the normalised image."""
-        if forest.cell != self.cell:
-            raise ValueError(f"this model was made for forests of cell {self.cell}; got cell {forest.cell}")
+        self._check_cell(forest)
         image_BCHW = normalise(image_BCHW)
         patches = gather_batch(image_BCHW, forest, self.patch)
         rasters = self.stem(image_BCHW.contiguous(memory_format=torch.channels_last)) if self.stem is not None else []
@@ -52,6 +63,24 @@ class Trunk(nn.Module):
         tokens = self.embed(patches, forest, stem_BLF)
         states, taps = self.encoder(tokens, forest.valid_BL, self.taps)
         return states, taps, rasters, image_BCHW
+
+    def read(self, patches: PatchBatch, forest: ForestBatch) -> tuple[Tensor, list[Tensor]]:
+        """States (B, L, D) and taps, last first, of leaves gathered before: those of ``forward`` without a stem.
+
+        Raises ValueError for a model whose stem reads the image, and patches of another shape than the model's.
+        """
+        self._check_cell(forest)
+        wanted = (*forest.size_BL.shape, self.channels, self.patch, self.patch)
+        if self.stem is not None:
+            raise ValueError("the stem of this model reads an image; use stem=() to read patches alone")
+        if tuple(patches.patches_BLCpp.shape) != wanted:
+            raise ValueError(f"patches must be (B, L, C, p, p) = {wanted}; got {tuple(patches.patches_BLCpp.shape)}")
+        tokens = self.embed(normalise(patches.patches_BLCpp), forest, None)
+        return self.encoder(tokens, forest.valid_BL, self.taps)
+
+    def _check_cell(self, forest: ForestBatch) -> None:
+        if forest.cell != self.cell:
+            raise ValueError(f"this model was made for forests of cell {self.cell}; got cell {forest.cell}")
 
 
 def normalise(image: Tensor) -> Tensor:

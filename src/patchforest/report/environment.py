@@ -23,7 +23,11 @@ CORE = (
     "typer",
     "rich",
 )
-EXTRAS = {"train": (("lightning", "tensorboard"), "patchforest train, patchforest demo")}
+EXTRAS = {
+    "train": (("lightning", "tensorboard"), "patchforest train, patchforest demo"),
+    "cluster": (("dask", "distributed"), "patchforest prepare --cluster"),
+    "wsi": (("openslide-python", "openslide-bin", "zarr"), "slides of every scanner, DICOM slides, Zarr and OME-Zarr"),
+}
 """Extra → (distributions it brings, what it unlocks)."""
 
 

@@ -11,15 +11,15 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from patchforest.data.layout import Case, CaseList, find_cases
 from patchforest.data.load import check_case
+from patchforest.data.manifest import Prepared, is_prepared
 from patchforest.data.splits import split_cases
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
@@ -28,17 +28,27 @@ from patchforest.models.build import build_model
 from patchforest.models.bundle import ModelSpec
 from patchforest.train.compat import require_lightning
 from patchforest.train.config import RunConfig, differences, load_config, save_config
+from patchforest.train.prepare import resolved_classes, resolved_policy
 from patchforest.train.progress import Progress
-from patchforest.tree.cut import cut_forest
-from patchforest.values import ForestPolicy
+from patchforest.train.sequences import check_items, open_prepared
 
 if TYPE_CHECKING:
     from patchforest.train.recorder import RunFolder
     from patchforest.train.task import SegmentationTask
+    from patchforest.train.validate import SequenceValidator, Validator
 
 PREEMPTED = 75
 ENDLESS = 1 << 62  # a run is one epoch: a window follows from its number in the run alone
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The cases of a run, and the items they were prepared as; ``prepared`` None: their images are read."""
+
+    training: Sequence[Case]
+    validation: Sequence[Case]
+    prepared: Prepared | None = None
 
 
 class Preempted(SystemExit):
@@ -56,6 +66,7 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
 
     Parameters
     ----------
+    data : folder or manifest of images and masks, or a folder that ``patchforest prepare`` made of one.
     resume : False refuses a folder that holds a run.
     quiet : neither bar nor lines.
 
@@ -70,17 +81,19 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
     from patchforest.train.recorder import RunFolder, StopRequest
 
     folder = RunFolder(Path(out))
-    cases = find_cases(Path(data), layout=config.data.layout)
-    training, validation = split(cases, config)
-    config = resolve(config, cases, training)
+    prepared = open_prepared(data, config) if is_prepared(data) else None
+    cases = find_cases(Path(data), layout=config.data.layout) if prepared is None else prepared.case_list
+    parts = Parts(*split(cases, config), prepared)
+    channels = open_image(parts.training[0].image).shape[2] if prepared is None else prepared.channels
+    config = resolve(config, cases, channels)
     with Progress(Path(out).name, quiet=quiet) as progress, StopRequest().listening() as stop:
         if not folder.config.exists():
-            check_cases([*training, *validation], config)
-        _enter(folder, config, training, validation, resume)
+            _check(parts, config)
+        _enter(folder, config, parts, resume)
         if folder.done.exists():
             progress.line(f"finished already: {folder.done}")
             return folder.root
-        finished = _train(folder, config, training, validation, progress, stop)
+        finished = _train(folder, config, parts, progress, stop)
         if not finished:
             progress.line("stopped; the same command goes on from here")
             raise Preempted
@@ -105,8 +118,17 @@ def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[
     )
 
 
+def _check(parts: Parts, config: RunConfig) -> None:
+    """Look at all that will be read before the first step, so that a fault ends the run now and not in an hour."""
+    if parts.prepared is None:
+        check_cases([*parts.training, *parts.validation], config)
+    else:
+        check_items(parts.prepared, parts.training, "training")
+        check_items(parts.prepared, parts.validation, "validation")
+
+
 def check_cases(cases: Sequence[Case], config: RunConfig) -> None:
-    """Look at every mask before the first step, so that a bad one ends the run now and not in an hour.
+    """Look at every mask.
 
     Raises InputError for the first bad case, saying how many more there are.
     """
@@ -122,22 +144,21 @@ def check_cases(cases: Sequence[Case], config: RunConfig) -> None:
         raise InputError(first.path, first.what, first.hint + more)
 
 
-def resolve(config: RunConfig, cases: CaseList, training: Sequence[Case]) -> RunConfig:
+def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
     """The configuration with what follows from the data: classes, channels, and the forest's share in the model.
+
+    ``channels`` are those of the images.
 
     Raises
     ------
     InputError : a model that reads a forest without one, or no segmentation model at all.
     """
-    classes = config.data.classes or cases.classes or ("background", "foreground")
+    classes = resolved_classes(config.data, cases.classes)
     outputs = 1 if len(classes) == 2 else len(classes)
-    channels = open_image(training[0].image).shape[2]
     model = replace(config.model, channels=channels, classes=outputs)
-    forest = config.forest
+    forest = resolved_policy(config)
     if forest is not None:
         model = replace(model, cell=forest.cell)
-        forest = replace(forest, window=config.data.window) if forest.window is None else forest
-        _check_policy(forest, config.data.window)
     try:
         network = build_model(model)
     except (ValueError, TypeError) as error:
@@ -148,18 +169,7 @@ def resolve(config: RunConfig, cases: CaseList, training: Sequence[Case]) -> Run
         raise InputError("configuration", f"{model.name} reads a forest", "set forest.budget, e.g. forest.budget=1024")
     if not network.needs_forest:
         forest = None
-    return replace(config, model=model, forest=forest, data=replace(config.data, classes=tuple(classes)))
-
-
-def _check_policy(policy: ForestPolicy, window: int) -> None:
-    """Cut a blank window, so that a policy that cannot work is named before the first step."""
-    blank = np.zeros((window, window), np.uint8)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of course there is nothing to see in it
-            cut_forest(blank, policy)
-    except ValueError as error:
-        raise InputError("configuration", f"forest: {error}", "correct that setting") from None
+    return replace(config, model=model, forest=forest, data=replace(config.data, classes=classes))
 
 
 def model_spec(config: RunConfig) -> ModelSpec:
@@ -169,18 +179,22 @@ def model_spec(config: RunConfig) -> ModelSpec:
     return ModelSpec(config.model, config.forest, c.classes, c.intensity_window, c.window, c.downscale)
 
 
-def _enter(
-    folder: RunFolder, config: RunConfig, training: Sequence[Case], validation: Sequence[Case], resume: bool
-) -> None:
+def _enter(folder: RunFolder, config: RunConfig, parts: Parts, resume: bool) -> None:
     """Make a run folder, or make sure that the one there is of this very run."""
-    ids = {"train": [c.id for c in training], "validation": [c.id for c in validation]}
+    sides = {"train": parts.training, "validation": parts.validation}
+    ids: dict[str, Any] = {side: [c.id for c in cases] for side, cases in sides.items()}
+    if parts.prepared is not None:
+        ids["prepared"] = parts.prepared.sha256
     if folder.config.exists():
         if not resume:
             raise InputError(folder.root, "holds a run already", "choose another folder, or let it resume")
         changed = differences(load_config(folder.config), config)
         if not changed and folder.split.exists():
             before = json.loads(folder.split.read_text(encoding="utf-8"))
-            changed = [f"{k} cases: {len(before[k])} → {len(v)}" for k, v in ids.items() if before[k] != v]
+            changed = [f"{k} cases: {len(before[k])} → {len(ids[k])}" for k in sides if before[k] != ids[k]]
+            if before.get("prepared") != ids.get("prepared"):
+                kinds = ["images" if k.get("prepared") is None else "prepared items" for k in (before, ids)]
+                changed.append(f"data: {' → '.join(kinds) if kinds[0] != kinds[1] else 'other prepared items'}")
         if changed:
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
             what = f"holds a run with other settings ({'; '.join(changed[:5])}{more})"
@@ -193,32 +207,24 @@ def _enter(
     write_json(folder.split, ids)
 
 
-def _train(
-    folder: RunFolder,
-    config: RunConfig,
-    training: Sequence[Case],
-    validation: Sequence[Case],
-    progress: Progress,
-    stop: Any,
-) -> bool:
+def _train(folder: RunFolder, config: RunConfig, parts: Parts, progress: Progress, stop: Any) -> bool:
     """One process's share of a run: whether its budget is spent."""
     from patchforest.train.recorder import Recorder
-    from patchforest.train.validate import Validator
 
-    t = config.train
-    if t.threads is not None:
-        torch.set_num_threads(t.threads)
-    task = _task(config, training)
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+    task, prepared = _task(config, parts), parts.prepared
     _require_space(folder, task)
     spec = model_spec(config)
-    validator = Validator(
-        validation, spec, config.data.labels, limit=t.validate_cases, precision=t.precision, stop=stop
-    )
+    validator = _validator(config, parts, stop)
     checkpoint = _checkpoint(folder, progress)
     parameters = sum(p.numel() for p in task.network.parameters())
+    if prepared is not None and prepared.num_failed:
+        progress.line(f"{prepared.num_failed} cases that could not be prepared are left out")
     progress.line(
         f"{'resuming' if checkpoint else 'training'} {config.model.name} ({parameters / 1e6:.2f} M parameters) on "
-        f"{len(training)} images, validating on {len(validator.cases)}; {folder.root}"
+        f"{len(task.samples.cases)} {'images' if prepared is None else 'prepared images'}, validating on "
+        f"{len(validator.cases)}; {folder.root}"
     )
     recorder = Recorder(folder, spec, validator, progress, stop)
     with _quietly():
@@ -227,17 +233,39 @@ def _train(
     return recorder.finished
 
 
-def _task(config: RunConfig, training: Sequence[Case]) -> SegmentationTask:
+def _validator(config: RunConfig, parts: Parts, stop: Any) -> Validator | SequenceValidator:
+    from patchforest.train.validate import SequenceValidator, Validator
+
+    limit, precision = config.train.validate_cases, config.train.precision
+    if parts.prepared is not None:
+        cases = parts.prepared.of(parts.validation)
+        return SequenceValidator(parts.prepared, cases, limit=limit, precision=precision, stop=stop)
+    spec, labels = model_spec(config), config.data.labels
+    return Validator(parts.validation, spec, labels, limit=limit, precision=precision, stop=stop)
+
+
+def _task(config: RunConfig, parts: Parts) -> SegmentationTask:
     """The network, freshly initialised by the seed, with its data."""
     from patchforest.data.samples import WindowSamples
+    from patchforest.data.sequences import SequenceSamples
     from patchforest.train.task import SegmentationTask
 
     c = config.data
     assert c.classes is not None
     torch.manual_seed(config.train.seed)
     network = build_model(config.model)
+    if parts.prepared is not None:
+        sequences = SequenceSamples(
+            parts.prepared,
+            parts.prepared.of(parts.training),
+            samples_per_epoch=ENDLESS,
+            seed=config.train.seed,
+            augment=config.augment,
+            cache_bytes=(2 << 30) if c.cache else 0,
+        )
+        return SegmentationTask(network, config.train, sequences)
     samples = WindowSamples(
-        training,
+        parts.training,
         policy=config.forest,
         window=c.window,
         samples_per_epoch=ENDLESS,

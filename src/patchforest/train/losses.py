@@ -33,10 +33,31 @@ def segmentation_loss(output: DenseOutput, label_BHW: Tensor, *, weight: float =
     Raises ValueError for labels of another size than the output's image, or (softmax) class numbers of K and more.
     """
     channels = output.logits.shape[2] if isinstance(output, TokenMask) else output.logits.shape[1]
-    logits, target, area = soft_targets(output, label_BHW, channels)
+    return _objective(*soft_targets(output, label_BHW, channels), weight=weight, eps=eps)
+
+
+def token_loss(output: TokenMask, shares_BLKqq: Tensor, *, weight: float = 0.5, eps: float = 1.0) -> Tensor:
+    """``segmentation_loss`` with label shares that were averaged before: the same number without any raster.
+
+    Parameters
+    ----------
+    shares_BLKqq : (B, L, 1 + K, q, q), the known share of every block, then that of each of the K outputs; zero where
+        padded. See ``data.prepared.PreparedItem``.
+
+    Raises ValueError for shares of another shape than the logits.
+    """
+    wanted = (*output.logits.shape[:2], output.logits.shape[2] + 1, *output.logits.shape[3:])
+    if tuple(shares_BLKqq.shape) != wanted:
+        raise ValueError(f"label shares must be (B, L, 1 + K, q, q) = {wanted}; got {tuple(shares_BLKqq.shape)}")
+    shares, logits, block = _flat(shares_BLKqq), _flat(merge_subpixels(output)), _block_area(output, shares_BLKqq)
+    return _objective(logits, _target(shares), shares[:, :1] * block, weight=weight, eps=eps)
+
+
+def _objective(logits: Tensor, target: Tensor, area: Tensor, *, weight: float, eps: float) -> Tensor:
+    """Cross-entropy and Dice of logits (B, K, N) against label shares (B, K, N) of blocks of an area (B, 1, N)."""
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     total = area.sum().clamp(min=1e-12)
-    if channels == 1:
+    if logits.shape[1] == 1:
         cross = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         probability = torch.sigmoid(logits)
     else:
@@ -64,9 +85,7 @@ def soft_targets(output: DenseOutput, label_BHW: Tensor, channels: int) -> tuple
         both = F.pad(both, (0, short[1], 0, short[0]))
         shares = (F.avg_pool2d(both, output.stride) if output.stride > 1 else both).flatten(2)
         logits, block = output.logits.flatten(2), shares.new_full((1, 1, 1), float(output.stride**2))
-    seen = shares[:, :1]
-    target = shares[:, 1:] / seen.clamp(min=1e-12)
-    return logits, target.clamp(0, 1), seen * block
+    return logits, _target(shares), shares[:, :1] * block
 
 
 def _check_labels(output: DenseOutput, label_BHW: Tensor, channels: int) -> None:
@@ -92,10 +111,24 @@ def _token_shares(output: TokenMask, both_BCHW: Tensor) -> tuple[Tensor, Tensor,
     padded = F.pad(both_BCHW, (0, short[1], 0, short[0]))
     wider = replace(forest, shape=tuple(padded.shape[2:]))
     shares = gather_batch(padded, wider, q)  # (B, L, 1 + K, q, q), zero where padded
-    shares = shares.permute(0, 2, 1, 3, 4).flatten(2)
-    logits = merge_subpixels(output).permute(0, 2, 1, 3, 4).flatten(2)
-    block = (forest.size_BL.to(shares.dtype) / q).square()[:, None, :, None].expand(-1, -1, -1, q * q).flatten(2)
-    return shares, logits, block
+    return _flat(shares), _flat(merge_subpixels(output)), _block_area(output, shares)
+
+
+def _flat(values_BLKqq: Tensor) -> Tensor:
+    """(B, K, L·q·q)."""
+    return values_BLKqq.permute(0, 2, 1, 3, 4).flatten(2)
+
+
+def _block_area(output: TokenMask, like: Tensor) -> Tensor:
+    """(B, 1, L·q·q) pixels of every block, inside the image or not."""
+    q = output.logits.shape[-1]
+    side_BL = output.forest.size_BL.to(like.dtype) / q
+    return side_BL.square()[:, None, :, None].expand(-1, -1, -1, q * q).flatten(2)
+
+
+def _target(shares: Tensor) -> Tensor:
+    """Of what is known of every block (B, 1 + K, N), the share of each output."""
+    return (shares[:, 1:] / shares[:, :1].clamp(min=1e-12)).clamp(0, 1)
 
 
 def merge_subpixels(output: TokenMask) -> Tensor:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -21,10 +16,10 @@ from patchforest.io.atomic import write_json, write_text
 from patchforest.models.bundle import ModelSpec, save_model
 from patchforest.train.checkpoint import checkpoint_path, prune
 from patchforest.train.progress import Progress
+from patchforest.train.stop import StopRequest
 from patchforest.train.task import DivergedError, SegmentationTask
-from patchforest.train.validate import Validation, Validator
+from patchforest.train.validate import SequenceValidator, Validation, Validator
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ROWS = 100
 """About so many rows of a run stand in its metrics.csv, besides one a validation."""
 
@@ -65,40 +60,6 @@ class RunFolder:
         return self.root / "done.json"
 
 
-class StopRequest:
-    """Set by SIGTERM, SIGUSR1 (SLURM) or Ctrl-C; polled between steps and validation cases. A second Ctrl-C insists."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def __call__(self) -> bool:
-        return self.signal is not None
-
-    def handle(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler: it only sets the flag."""
-        if number == signal.SIGINT and self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = number
-
-    def install(self) -> None:
-        """Take over the signals, in the main thread, where alone Python can."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self.handle)
-
-    @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Signals set the flag inside the block; what handled them before does so again after."""
-        before = {n: signal.getsignal(n) for n in SIGNALS}
-        self.install()
-        try:
-            yield self
-        finally:
-            if threading.current_thread() is threading.main_thread():
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-
-
 class Recorder(lightning.Callback):
     """Drives one run of a ``SegmentationTask`` and leaves everything in its folder.
 
@@ -106,7 +67,12 @@ class Recorder(lightning.Callback):
     """
 
     def __init__(
-        self, folder: RunFolder, spec: ModelSpec, validator: Validator, progress: Progress, stop: StopRequest
+        self,
+        folder: RunFolder,
+        spec: ModelSpec,
+        validator: Validator | SequenceValidator,
+        progress: Progress,
+        stop: StopRequest,
     ) -> None:
         self._folder, self._spec, self._validator = folder, spec, validator
         self._progress, self._stop = progress, stop

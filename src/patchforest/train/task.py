@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from patchforest.data.samples import Batch, WindowSamples, collate, init_worker
+from patchforest.data.sequences import SequenceBatch, SequenceSamples, collate_sequences
 from patchforest.nn.raster import ForestBatch
-from patchforest.nn.readout.output import DenseOutput
+from patchforest.nn.readout.output import DenseOutput, TokenMask
 from patchforest.train.config import TrainConfig
-from patchforest.train.losses import segmentation_loss
+from patchforest.train.losses import segmentation_loss, token_loss
 from patchforest.train.schedule import Budget, lr_factor
+from patchforest.train.sequences import network_input
 
 PATIENCE = 10
 """So many steps in a row without a finite loss or gradient end the run."""
@@ -42,12 +44,12 @@ class SegmentationTask(lightning.LightningModule):
     learning_rate : of the last step.
     """
 
-    def __init__(self, network: nn.Module, config: TrainConfig, samples: WindowSamples) -> None:
+    def __init__(self, network: nn.Module, config: TrainConfig, samples: WindowSamples | SequenceSamples) -> None:
         super().__init__()
         self.network = network
         self.average = copy.deepcopy(network).requires_grad_(False) if config.ema else None
         self.config, self.samples, self.budget = config, samples, Budget(config)
-        self._output: Callable[[Tensor, ForestBatch | None], DenseOutput] = network.output  # type: ignore[assignment]
+        self._output: Callable[[Any, ForestBatch | None], DenseOutput] = network.output  # type: ignore[assignment]
         self.skipped, self._bad_in_a_row = 0, 0
         self.losses: list[float] = []
         self.learning_rate = 0.0
@@ -64,17 +66,19 @@ class SegmentationTask(lightning.LightningModule):
         return DataLoader(
             self.samples,
             batch_sampler=Positions(made, self.config.batch),
-            collate_fn=collate,
+            collate_fn=collate_sequences if isinstance(self.samples, SequenceSamples) else collate,
             num_workers=self.config.num_workers,
             worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+    def transfer_batch_to_device(
+        self, batch: Batch | SequenceBatch, device: torch.device, dataloader_idx: int
+    ) -> Batch | SequenceBatch:
         """The same batch with its tensors on the device; forests are stacked there in ``training_step``."""
         return batch.to(device, non_blocking=True)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_start(self, batch: Batch | SequenceBatch, batch_idx: int) -> None:
         """Seed dropout and set the learning rate for this step."""
         torch.manual_seed(_seed(self.config.seed, self.budget.steps, batch_idx % self.config.accumulate))
         factor = lr_factor(self.budget.progress, warmup=self.config.warmup, schedule=self.config.schedule)
@@ -82,13 +86,9 @@ class SegmentationTask(lightning.LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.learning_rate
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: Batch | SequenceBatch, batch_idx: int) -> Tensor | None:
         """Loss of a batch, or None, which skips it, when the loss is not finite."""
-        forest = None
-        if batch.forests is not None:
-            forest = ForestBatch.stack(batch.forests, place=batch.place, device=batch.image.device)
-        output = self._output(batch.image, forest)
-        loss = segmentation_loss(output, batch.label, weight=self.config.loss_weight, eps=self.config.eps)
+        loss = self._loss(batch)
         self._items = tuple(batch.ids)
         self.losses.append(float(loss.detach()))
         if not np.isfinite(self.losses[-1]):
@@ -96,6 +96,17 @@ class SegmentationTask(lightning.LightningModule):
             self._skip("loss")
             return None
         return loss
+
+    def _loss(self, batch: Batch | SequenceBatch) -> Tensor:
+        weight, eps = self.config.loss_weight, self.config.eps
+        if isinstance(batch, SequenceBatch):
+            output = self._output(*network_input(batch))
+            assert isinstance(output, TokenMask)
+            return token_loss(output, batch.shares, weight=weight, eps=eps)
+        forest = None
+        if batch.forests is not None:
+            forest = ForestBatch.stack(batch.forests, place=batch.place, device=batch.image.device)
+        return segmentation_loss(self._output(batch.image, forest), batch.label, weight=weight, eps=eps)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from patchforest.tree.canny import EdgeTile, Workspace, edge_tile, gradient_tile
+from patchforest.tree.cells import AllCells, Cells
 from patchforest.tree.seams import Seams
 from patchforest.tree.threads import ordered
 from patchforest.values import Array
@@ -112,8 +113,8 @@ def edge_counts(
         rule = sampled_rule(gradient, shape, rule, threads)
     if len(boxes) == 1:
         return find_edges(gradient, plane, boxes[0], rule).counts.astype(count_dtype(rule))
-    counts = np.zeros(tuple(-(-s // rule.cell) for s in shape), count_dtype(rule))
-    sink = CountSink(counts, rule)
+    cells = AllCells((-(-shape[0] // rule.cell), -(-shape[1] // rule.cell)), count_dtype(rule))
+    sink = CellSink(cells, rule)
     found = ordered(lambda box: find_edges(gradient, plane, box, rule), boxes, threads)
     row: list[tuple[Box, EdgeTile]] = []
     for box, edges in zip(boxes, found):
@@ -121,28 +122,25 @@ def edge_counts(
         if box[3] == plane[1]:
             sink.push(row)
             row = []
-    return counts
+    return cells.detail
 
 
-class CountSink:
-    """Cell counts of tiles that arrive row by row, added up in ``counts``."""
+class CellSink:
+    """Gives ``cells`` what is found in tiles that arrive row by row."""
 
-    def __init__(self, counts: Array, rule: EdgeRule) -> None:
-        self._counts, self._cell = counts, rule.cell // rule.factor
-        self.seams = Seams(self._add)
+    def __init__(self, cells: Cells, rule: EdgeRule) -> None:
+        self._cells, self._cell = cells, rule.cell // rule.factor
+        self._seams = Seams(cells.add)
 
     def push(self, row: list[tuple[Box, EdgeTile]]) -> None:
         """All tiles with one range of rows, left to right."""
         columns = []
         for box, edges in row:
-            first, column = box[0] // self._cell, box[2] // self._cell
-            height, width = edges.counts.shape
-            self._counts[first : first + height, column : column + width] = edges.counts
-            columns.append(column)
-        self.seams.push([edges for _, edges in row], row=row[0][0][0] // self._cell, columns=columns)
-
-    def _add(self, row: Array, column: Array, count: Array) -> None:
-        np.add.at(self._counts, (row, column), count.astype(self._counts.dtype))
+            columns.append(box[2] // self._cell)
+            self._cells.put(box[0] // self._cell, columns[-1], edges.counts)
+        (top, bottom, _, _), _ = row[0]
+        self._seams.push([edges for _, edges in row], row=top // self._cell, columns=columns)
+        self._cells.settle(-(-bottom // self._cell), self._seams.pending)
 
 
 def count_dtype(rule: EdgeRule) -> np.dtype:

@@ -74,23 +74,34 @@ def build_forest(
         raise ValueError("threshold must be a number; got NaN")
     if budget is None and threshold is None:
         raise ValueError("say how far to split: budget=, threshold= or uniform=")
-    scores = _scores(detail, layout)
-    if budget is not None:
-        split = _budget_splits(scores, layout, limit, budget, threshold)
-    else:
-        assert threshold is not None
-        split = (scores > threshold).astype(np.uint8)
-        split[layout.start[limit] :] = 0
-        if limit and not layout.level(split, 0).any():
-            most = float(layout.level(scores, 0).max())
-            warnings.warn(
-                f"no root has more detail than {threshold:g} (the most is {most:g}), so nothing is split; "
-                "lower threshold=, or set budget= instead",
-                UserWarning,
-                stacklevel=2,
-            )
-    forest = leaves_of(split, layout)
+    forest = grow(_scores(detail, layout), layout, limit=limit, budget=budget, threshold=threshold)
     return balance(forest) if balanced else forest
+
+
+def layout_of(shape: tuple[int, ...], root: int, cell: int) -> Layout:
+    """Where the nodes of a forest stand; ValueError unless the root is cell times a power of two."""
+    _log2_ratio(root, cell, "root")
+    return Layout.of(shape, root, cell)
+
+
+def grow(scores: Array, layout: Layout, *, limit: int, budget: int | None, threshold: float | None) -> Forest:
+    """The forest of scores of nodes (``nodes.py``), down to ``limit`` levels; see ``build_forest``."""
+    if budget is not None:
+        _check_roots(layout, budget)
+        return leaves_of(_budget_splits(scores, layout, limit, budget, threshold), layout)
+    assert threshold is not None
+    split = (scores > threshold).astype(np.uint8)
+    if limit < layout.depth:
+        split[layout.start[limit] :] = 0
+    if limit and not layout.level(split, 0).any():
+        most = float(layout.level(scores, 0).max())
+        warnings.warn(
+            f"no root has more detail than {threshold:g} (the most is {most:g}), so nothing is split; "
+            "lower threshold=, or set budget= instead",
+            UserWarning,
+            stacklevel=3,
+        )
+    return leaves_of(split, layout)
 
 
 def coarsen(forest: Forest, detail: Array | Sequence[Array], budget: int) -> Forest:
@@ -191,6 +202,6 @@ def _budget_splits(scores: Array, layout: Layout, limit: int, budget: int, thres
             f"the detail map ran out after {informed} of {leaves} leaves; the rest split flat ground. "
             "Use criterion='edges' or 'gradient', which set themselves, or a smaller budget",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return split

@@ -7,7 +7,8 @@ the cells, and splitting visits as many nodes as the forest has.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numba import njit
@@ -24,6 +25,8 @@ class Layout:
     ----------
     dims : (depth + 1, 3) int64, planes, rows and columns of nodes of each level, roots first, cells last.
     start : (depth + 1,) int64, entry of each level's first node; the cells, which cannot be split, begin at the end.
+    last : the last level that has an entry for every node. Below it only the nodes in some blocks, the nodes of that
+        level, have entries: block after block, level by level; ``slots`` says which (-1: none).
     """
 
     shape: tuple[int, ...]
@@ -31,6 +34,8 @@ class Layout:
     cell: int
     dims: Array
     start: Array
+    last: int
+    slots: Array = field(default_factory=lambda: np.zeros((0, 0), np.int32))
 
     @classmethod
     def of(cls, shape: tuple[int, ...], root: int, cell: int) -> Layout:
@@ -39,7 +44,7 @@ class Layout:
         sides = [root >> k for k in range(depth + 1)]
         dims = [[1] * (3 - len(shape)) + [-(-s // side) for s in shape] for side in sides]
         count = np.prod(dims, axis=1)
-        return cls(shape, root, cell, np.array(dims, np.int64), np.cumsum(count) - count)
+        return cls(shape, root, cell, np.array(dims, np.int64), np.cumsum(count) - count, depth)
 
     @property
     def depth(self) -> int:
@@ -51,10 +56,53 @@ class Layout:
         """Whether there is one plane, which is never split."""
         return len(self.shape) == 2
 
+    @property
+    def table(self) -> tuple[Array, Array, int, Array, bool]:
+        """What the kernels need to know."""
+        return self.dims, self.start, self.last, self.slots, self.flat
+
     def level(self, values: Array, k: int) -> Array:
         """The entries of one level, as a view of as many axes as the image."""
         grid = tuple(self.dims[k, 3 - len(self.shape) :])
         return values[self.start[k] : self.start[k] + int(self.dims[k].prod())].reshape(grid)
+
+    def sparse(self, side: int, sums: Array, blocks: Mapping[int, Array]) -> tuple[Array, Layout]:
+        """Scores and layout where only the cells of some blocks of ``side`` x ``side`` cells are known (2-D).
+
+        ``sums`` is the score of every block, ``blocks`` the cells (side, side) of those that may be split, by number.
+        """
+        last = self.depth - (side.bit_length() - 1)
+        slots = np.full(sums.shape, -1, np.int32)
+        numbers = np.array(sorted(blocks), np.int64)
+        slots.ravel()[numbers] = np.arange(len(numbers))
+        dense = int(self.start[last] + self.dims[last].prod())
+        inside = sum(4**s for s in range(1, self.depth - last))
+        scores = np.zeros(dense + inside * len(numbers), sums.dtype)
+        below: Array = self.level(scores, last)
+        below[:] = sums
+        for k in range(last - 1, -1, -1):
+            here = self.level(scores, k)[None]
+            sum_children(below.reshape(1, *below.shape[-2:]), here, True)
+            below = here
+        if len(numbers):
+            held = scores[dense:].reshape(len(numbers), inside)
+            below = np.stack([blocks[int(n)] for n in numbers])
+            end = inside
+            while below.shape[1] > 2:
+                here = np.empty((len(below), below.shape[1] // 2, below.shape[2] // 2), scores.dtype)
+                sum_children(below, here, True)
+                below, first = here, end - here[0].size
+                held[:, first:end] = here.reshape(len(here), -1)
+                end = first
+        return scores, replace(self, last=last, slots=slots)
+
+    @property
+    def count(self) -> int:
+        """Number of entries."""
+        if self.last == self.depth:
+            return int(self.start[-1])
+        inside = sum(4**s for s in range(1, self.depth - self.last))
+        return int(self.start[self.last] + self.dims[self.last].prod() + inside * int((self.slots >= 0).sum()))
 
 
 def summed(detail: Array, layout: Layout) -> Array:
@@ -65,7 +113,7 @@ def summed(detail: Array, layout: Layout) -> Array:
     below: Array = np.ascontiguousarray(detail).reshape(layout.dims[-1])
     for k in range(layout.depth - 1, -1, -1):
         here = layout.level(scores, k).reshape(layout.dims[k])
-        _sum_children(below, here, layout.flat)
+        sum_children(below, here, layout.flat)
         below = here
     return scores
 
@@ -95,9 +143,7 @@ def best_splits(
     split = np.zeros(len(scores), np.uint8)
     keys = morton(_root_places(layout))
     usable = np.zeros(0, np.uint8) if allowed is None else allowed
-    leaves, informed = _best_first(
-        scores, layout.dims, layout.start, layout.flat, keys, budget, limit, threshold, usable, split
-    )
+    leaves, informed = _best_first(scores, layout.table, keys, budget, limit, threshold, usable, split)
     return split, int(leaves), int(informed)
 
 
@@ -106,11 +152,9 @@ def leaves_of(split: Array, layout: Layout) -> Forest:
     places = _root_places(layout)
     order = np.argsort(morton(places))
     places = np.ascontiguousarray(places[order])
-    count = _walk(
-        split, layout.dims, layout.start, layout.flat, places, np.empty((0, 3), np.int64), np.empty(0, np.int64)
-    )
+    count = _walk(split, layout.table, places, np.empty((0, 3), np.int64), np.empty(0, np.int64))
     origin, level = np.empty((count, 3), np.int64), np.empty(count, np.int64)
-    _walk(split, layout.dims, layout.start, layout.flat, places, origin, level)
+    _walk(split, layout.table, places, origin, level)
     n = len(layout.shape)
     size = layout.root >> level
     origin *= size[:, None]
@@ -140,7 +184,7 @@ def _root_places(layout: Layout) -> Array:
 
 
 @njit(cache=True, nogil=True)
-def _sum_children(below, here, flat):  # type: ignore[no-untyped-def]
+def sum_children(below, here, flat):  # type: ignore[no-untyped-def]
     """Add up pairs along the first axis, then pairs of those along the next: the order decides the last bits."""
     zero = here.dtype.type(0)
     planes, rows, columns = below.shape
@@ -207,8 +251,24 @@ def _longer(values):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _best_first(scores, dims, start, flat, keys, budget, limit, threshold, allowed, split):  # type: ignore[no-untyped-def]
+def _entry(dims, start, last, slots, level, plane, row, column):  # type: ignore[no-untyped-def]
+    """Where a node stands in the flat array; -1 where nothing is known of it, and it is never split."""
+    if level <= last:
+        return start[level] + (plane * dims[level, 1] + row) * dims[level, 2] + column
+    s = level - last
+    slot = slots[row >> s, column >> s]
+    if slot < 0:
+        return np.int64(-1)
+    inside = ((np.int64(1) << (2 * (len(start) - 1 - last))) - 4) // 3  # 4 + 16 + ... of the levels in a block
+    first = start[last] + dims[last, 0] * dims[last, 1] * dims[last, 2] + slot * inside
+    mask = (1 << s) - 1
+    return first + ((np.int64(1) << (2 * s)) - 4) // 3 + ((row & mask) << s) + (column & mask)
+
+
+@njit(cache=True, nogil=True)
+def _best_first(scores, table, keys, budget, limit, threshold, allowed, split):  # type: ignore[no-untyped-def]
     """Split the best node again and again; returns leaves, and leaves without the splits of score zero."""
+    dims, start, last, slots, flat = table
     roots = len(keys)
     room = max(roots, 64)
     score, key = np.empty(room), np.empty(room, np.uint64)
@@ -237,7 +297,7 @@ def _best_first(scores, dims, start, flat, keys, budget, limit, threshold, allow
         leaves += born - 1
         if score[top] > 0:
             informed += born - 1
-        split[start[at] + node] = 1
+        split[_entry(dims, start, last, slots, at, p, r, c)] = 1
         count -= 1
         heap[0] = heap[count]
         _sift(heap, count, score, level, key)
@@ -251,7 +311,9 @@ def _best_first(scores, dims, start, flat, keys, budget, limit, threshold, allow
             if q + dp >= deep or 2 * r + dr >= high or 2 * c + dc >= wide:
                 continue
             inside = ((q + dp) * high + 2 * r + dr) * wide + 2 * c + dc
-            entry = start[at + 1] + inside
+            entry = _entry(dims, start, last, slots, at + 1, q + dp, 2 * r + dr, 2 * c + dc)
+            if entry < 0:
+                continue
             value = min(np.float64(scores[entry]), own)
             if not value > threshold or (len(allowed) and not allowed[entry]):
                 continue
@@ -273,8 +335,9 @@ def _best_first(scores, dims, start, flat, keys, budget, limit, threshold, allow
 
 
 @njit(cache=True, nogil=True)
-def _walk(split, dims, start, flat, roots, origin, level):  # type: ignore[no-untyped-def]
+def _walk(split, table, roots, origin, level):  # type: ignore[no-untyped-def]
     """Leaves in Z-order, depth first, into ``origin`` (in nodes of their level) and ``level``; returns how many."""
+    dims, start, last, slots, flat = table
     fill, count = len(level) > 0, 0
     stack = np.empty((8 * len(start) + 8, 4), np.int64)
     for root in range(len(roots)):
@@ -283,7 +346,8 @@ def _walk(split, dims, start, flat, roots, origin, level):  # type: ignore[no-un
         while size:
             size -= 1
             k, p, r, c = stack[size, 0], stack[size, 1], stack[size, 2], stack[size, 3]
-            if k + 1 < len(start) and split[start[k] + (p * dims[k, 1] + r) * dims[k, 2] + c]:
+            entry = _entry(dims, start, last, slots, k, p, r, c) if k + 1 < len(start) else np.int64(-1)
+            if entry >= 0 and split[entry]:
                 for child in range(3 if flat else 7, -1, -1):
                     plane = p if flat else 2 * p + child // 4
                     row, column = 2 * r + child // 2 % 2, 2 * c + child % 2

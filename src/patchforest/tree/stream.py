@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from math import lcm
 from typing import TypeVar
 
 import numpy as np
 
 from patchforest.tree.canny import EdgeTile
+from patchforest.tree.cells import AllCells, Cells, UsefulCells
 from patchforest.tree.cut import build_by_policy, cut_forest
 from patchforest.tree.detail import BY_TILES
 from patchforest.tree.edges import (
     TILE_COLUMNS,
     TILE_ROWS,
     Box,
-    CountSink,
+    CellSink,
     EdgeRule,
     computed_gradient,
     count_dtype,
@@ -33,6 +35,7 @@ from patchforest.tree.edges import (
     sampled_rule,
     tiles_of,
 )
+from patchforest.tree.forest import default_root, grow, layout_of, scaled_budget
 from patchforest.tree.reduced import ReducedImage
 from patchforest.tree.window import ByteWindow, Window
 from patchforest.values import Array, Forest, ForestPolicy, ImageSource
@@ -79,15 +82,34 @@ def stream_forest(
         return cut_forest(nothing, policy, rng=rng)
     if policy.criterion not in BY_TILES:
         raise ValueError(f"criterion {policy.criterion!r} cannot be streamed; use {', '.join(BY_TILES)}")
-    strips = _Strips(
-        held(source), shape, edge_rule(policy.criterion, shape, policy.cell, rng), ByteWindow(window), reduced
-    )
+    rule = edge_rule(policy.criterion, shape, policy.cell, rng)
+    cells = _cells(policy, shape, rule)
+    strips = _Strips(held(source), shape, rule, cells, ByteWindow(window), reduced)
     with Workers(threads) as workers:
-        counts = strips.run(workers, progress, threads)
+        strips.run(workers, progress, threads)
     strips.to_bytes.warn()
     if reduced is not None:
         reduced.complete = True
-    return build_by_policy(counts, policy, shape)
+    return _grown(cells, policy, shape)
+
+
+def _cells(policy: ForestPolicy, shape: tuple[int, int], rule: EdgeRule) -> AllCells | UsefulCells:
+    """What takes the detail: only what the forest can use, where the number of splits is all that bounds it."""
+    dtype = count_dtype(rule)
+    root = policy.root or default_root(shape, policy.cell)
+    layout = layout_of(shape, root, policy.cell)
+    if policy.max_depth is not None or not layout.depth:
+        return AllCells((-(-shape[0] // rule.cell), -(-shape[1] // rule.cell)), dtype)
+    budget = None if policy.budget is None else scaled_budget(replace(policy, root=root), shape)
+    return UsefulCells(layout, dtype, budget=budget, threshold=policy.threshold)
+
+
+def _grown(cells: AllCells | UsefulCells, policy: ForestPolicy, shape: tuple[int, int]) -> Forest:
+    if isinstance(cells, AllCells):
+        return build_by_policy(cells.detail, policy, shape)
+    scores, layout = cells.scores()
+    budget = None if policy.budget is None else scaled_budget(replace(policy, root=layout.root), shape)
+    return grow(scores, layout, limit=layout.depth, budget=budget, threshold=policy.threshold)
 
 
 class _Held:
@@ -164,10 +186,12 @@ class _Strips:
         source: ImageSource,
         shape: tuple[int, int],
         rule: EdgeRule,
+        cells: Cells,
         to_bytes: ByteWindow,
         reduced: ReducedImage | None,
     ) -> None:
         self.source, self.shape, self.rule, self.to_bytes, self.reduced = source, shape, rule, to_bytes, reduced
+        self.cells = cells
         self.plane, self.reach = plane_shape(shape, rule), rule.kernel // 2 + 2
         unit = lcm(rule.cell, rule.factor, 1 if reduced is None else reduced.factor)
         most = max(2 * ROWS, _MOST_BYTES // (shape[1] * int(np.prod(source.shape[2:]))))
@@ -177,11 +201,10 @@ class _Strips:
         self.num_planes = 1 if channels <= 3 else channels
         if rule.high is None and self.num_planes * self.plane[0] * self.plane[1] <= _HELD_BYTES:
             self.height = -(-shape[0] // unit) * unit
-        self.counts = np.zeros(tuple(-(-s // rule.cell) for s in shape), count_dtype(rule))
 
-    def run(self, workers: Workers, progress: Progress | None, threads: int) -> Array:
-        """Detail of every cell, in the type of ``count_dtype``."""
-        sink, done = CountSink(self.counts, self.rule), 0
+    def run(self, workers: Workers, progress: Progress | None, threads: int) -> None:
+        """Give ``cells`` the detail of the whole image."""
+        sink, done = CellSink(self.cells, self.rule), 0
         if self.rule.high is None and self.height < self.shape[0]:
             self._set_thresholds(self._read_planes, threads)
         band, decoding = self._begin(workers, None, 0, 0)
@@ -200,7 +223,7 @@ class _Strips:
             if progress is not None:
                 progress(min(at * self.rule.factor / self.shape[0], 1.0))
             if last:
-                return self.counts
+                return
 
     def _set_thresholds(self, planes: Callable[[Box], list[Array]], threads: int) -> None:
         gradient = computed_gradient(planes, self.plane, self.rule.kernel)
@@ -241,7 +264,7 @@ class _Strips:
         for plane, part in zip(band.planes, grey_planes(self.to_bytes(pixels), self.rule.half)):
             plane[row : row + part.shape[0], column : column + part.shape[1]] = part
 
-    def _search(self, workers: Workers, band: _Band, done: int, ready: int, sink: CountSink) -> None:
+    def _search(self, workers: Workers, band: _Band, done: int, ready: int, sink: CellSink) -> None:
         """Find edges in the rows from ``done`` to ``ready`` and add them up."""
         gradient = computed_gradient(band.part, self.plane, self.rule.kernel)
         tiles = tiles_of((ready - done, self.plane[1]), (TILE_ROWS, TILE_COLUMNS // 4), self._cell)
