@@ -13,7 +13,7 @@ import numpy as np
 from patchforest.tree.nodes import Layout, sum_children
 from patchforest.values import Array
 
-BLOCK = 64
+BLOCK = 16
 """Side in cells of the blocks that are kept or dropped, where roots are as large."""
 
 
@@ -66,6 +66,7 @@ class UsefulCells:
         self._sums = np.zeros(self._grid, np.float64 if dtype.kind == "f" else np.int64)
         roots = int(layout.dims[0].prod())
         self._needed = None if budget is None else max((budget - roots) // 3 + 1, 1)
+        self._pruned = 0  # blocks held after the last pruning
         self._best = np.zeros(0, self._sums.dtype)  # the scores that are needed to fill the budget, so far
         self._least, self._threshold = -1.0, -1.0 if threshold is None else threshold
 
@@ -98,26 +99,31 @@ class UsefulCells:
         """See ``Cells``: take in whole rows of blocks, and drop what cannot be split any more."""
         rows = int(self._layout.dims[-1, 1])
         whole = [block for block in self._rows if min((block + 1) * self._side, rows) <= done]
-        for block in sorted(whole):
-            self._take(block, self._rows.pop(block))
         if not whole:
             return
         open_ones = set((pending[:, 0] // self._side * self._grid[1] + pending[:, 1] // self._side).tolist())
-        sums = self._sums.ravel()
-        for number in [n for n in self._kept if n not in open_ones]:
-            if sums[number] < self._least or sums[number] <= self._threshold:
+        for block in sorted(whole):
+            self._take(block, self._rows.pop(block), open_ones)
+        if len(self._kept) > 2 * self._pruned + 64:
+            self._prune(open_ones)
+
+    def _prune(self, open_ones: set[int]) -> None:
+        """Drop the blocks that cannot be split any more; now and then, for all are looked at."""
+        numbers = np.array(list(self._kept), np.int64)
+        sums = self._sums.ravel()[numbers]
+        for number in numbers[(sums < self._least) | (sums <= self._threshold)].tolist():
+            if number not in open_ones:
                 del self._kept[number]
+        self._pruned = len(self._kept)
 
     def scores(self) -> tuple[Array, Layout]:
         """Scores of every node that may be split, and where they stand; to be called once all is settled."""
+        self._prune(set())
         return self._layout.sparse(self._side, self._sums, self._kept)
 
-    def _take(self, block: int, rows: Array) -> None:
-        """Keep the blocks of one row, and learn from them how high scores must be."""
+    def _take(self, block: int, rows: Array, open_ones: set[int]) -> None:
+        """Learn from a row of blocks how high scores must be, and keep those of its blocks that are, or still grow."""
         side, columns = self._side, self._grid[1]
-        blocks = rows.reshape(side, columns, side).transpose(1, 0, 2)
-        for column in range(columns):
-            self._kept[block * columns + column] = np.ascontiguousarray(blocks[column])
         height, width = (self._layout.shape[0] - block * side * self._layout.cell, self._layout.shape[1])
         below: Array = rows[None]
         length, found = self._layout.cell, [self._best]
@@ -134,3 +140,10 @@ class UsefulCells:
                 best = np.partition(best, len(best) - self._needed)[len(best) - self._needed :]
                 self._least = float(best.min())
             self._best = best
+        useful = (below[0, 0] >= self._least) & (below[0, 0] > self._threshold)
+        first = block * columns
+        for column in {
+            *np.flatnonzero(useful).tolist(),
+            *(n - first for n in open_ones if first <= n < first + columns),
+        }:
+            self._kept[first + column] = rows[:, column * side : (column + 1) * side].copy()

@@ -203,18 +203,29 @@ def _fill_from_sums(sums, place, size, share, leaves, out):  # type: ignore[no-u
 def _sum_blocks(pixels, plane, row, column, deep, side, share, sums, line, zero):  # type: ignore[no-untyped-def]
     """Sums, times ``share``, over blocks of deep x side x side pixels from a place on, the image's end repeated."""
     depth, height, width, channels = pixels.shape
-    flatly = pixels.reshape(-1)
+    flatly, cast = pixels.reshape(-1), line.dtype.type
     line = line[: sums.shape[2] * side * channels]
     inside = min(sums.shape[2] * side, width - column) * channels
     for p in range(sums.shape[0]):
         for i in range(sums.shape[1]):
             line[:] = 0
             for z in range(plane + p * deep, plane + (p + 1) * deep):
-                for y in range(row + i * side, row + (i + 1) * side):
+                y, end = row + i * side, row + (i + 1) * side
+                while y < end:
                     start = ((min(z, depth - 1) * height + min(y, height - 1)) * width + column) * channels
-                    values = flatly[start : start + inside]
+                    a = flatly[start : start + inside]
+                    if y + 4 <= min(end, height):  # four rows at a time: the line is loaded and stored less often
+                        stride = width * channels
+                        b = flatly[start + stride : start + stride + inside]
+                        c = flatly[start + 2 * stride : start + 2 * stride + inside]
+                        d = flatly[start + 3 * stride : start + 3 * stride + inside]
+                        for t in range(inside):
+                            line[t] += (cast(a[t]) + cast(b[t])) + (cast(c[t]) + cast(d[t]))
+                        y += 4
+                        continue
                     for t in range(inside):
-                        line[t] += values[t]
+                        line[t] += a[t]
+                    y += 1
             for t in range(inside, len(line)):
                 line[t] = line[t - channels]
             first = 0

@@ -77,22 +77,22 @@ class Layout:
         slots.ravel()[numbers] = np.arange(len(numbers))
         dense = int(self.start[last] + self.dims[last].prod())
         inside = sum(4**s for s in range(1, self.depth - last))
-        scores = np.zeros(dense + inside * len(numbers), sums.dtype)
+        exact = sums.dtype.kind != "f" and int(sums.sum()) < 2**32
+        scores = np.zeros(dense + inside * len(numbers), np.uint32 if exact else sums.dtype)
         below: Array = self.level(scores, last)
         below[:] = sums
         for k in range(last - 1, -1, -1):
             here = self.level(scores, k)[None]
             sum_children(below.reshape(1, *below.shape[-2:]), here, True)
             below = here
-        if len(numbers):
-            held = scores[dense:].reshape(len(numbers), inside)
-            below = np.stack([blocks[int(n)] for n in numbers])
-            end = inside
+        held = scores[dense:].reshape(len(numbers), inside)
+        for at in range(0, len(numbers), 256):
+            below, end = np.stack([blocks[int(n)] for n in numbers[at : at + 256]]), inside
             while below.shape[1] > 2:
                 here = np.empty((len(below), below.shape[1] // 2, below.shape[2] // 2), scores.dtype)
                 sum_children(below, here, True)
                 below, first = here, end - here[0].size
-                held[:, first:end] = here.reshape(len(here), -1)
+                held[at : at + 256, first:end] = here.reshape(len(here), -1)
                 end = first
         return scores, replace(self, last=last, slots=slots)
 
