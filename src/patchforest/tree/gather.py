@@ -42,7 +42,7 @@ def gather(image: Array, forest: Forest, patch: int = 8, *, threads: int = 1) ->
     def fill(leaves: Array) -> None:
         fill_patches(values, forest.origin[leaves] - corner, forest.size[leaves], leaves, patches)
 
-    for _ in ordered(fill, _chunks(forest, 1 if threads == 1 else 8 * threads), threads):
+    for _ in ordered(fill, _chunks(forest, 8 * threads) if threads > 1 else [np.arange(len(forest))], threads):
         pass
     return as_sequence(patches, forest)
 
@@ -135,13 +135,17 @@ def _sum_types(pixels: Array) -> tuple[Array, int | float]:
 def _fill(pixels, place, size, leaves, flat, out, line, zero):  # type: ignore[no-untyped-def]
     """The patches of leaves whose corners are at ``place``."""
     depth, height, width, channels = pixels.shape
-    flatly = pixels.reshape(-1)
+    flatly, flat_out = pixels.reshape(-1), out.reshape(-1)
     patch = out.shape[4]
     line = np.empty(int(size.max()) * channels, line.dtype)
     for k in range(len(leaves)):
         side, z, y, x = size[k], place[k, 0], place[k, 1], place[k, 2]
         step, repeat = max(side // patch, 1), max(patch // side, 1)
         share = 1.0 / (float(step) * step * (1 if flat else step))
+        if flat and repeat == 1 and step <= BLOCK and y + side <= height and x + side <= width:
+            first = np.uintp(leaves[k] * channels * patch * patch)
+            _fill_inside(flatly, (width, channels, patch, step), y, x, share, flat_out, first, line, zero)
+            continue
         leaf = out[leaves[k]]
         if step == 1:
             for p in range(leaf.shape[1]):
@@ -149,14 +153,9 @@ def _fill(pixels, place, size, leaves, flat, out, line, zero):  # type: ignore[n
                     row = min(z + p // repeat, depth - 1) * height + min(y + i // repeat, height - 1)
                     for c in range(channels):
                         first = (row * width + x) * channels + c
-                        if repeat == 1 and x + patch <= width:
-                            for j in range(patch):
-                                leaf[c, p, i, j] = np.float32(flatly[first + j * channels])
-                        else:
-                            for j in range(patch):
-                                leaf[c, p, i, j] = np.float32(
-                                    flatly[first + min(j // repeat, width - 1 - x) * channels]
-                                )
+                        for j in range(patch):
+                            at = first + min(j // repeat, width - 1 - x) * channels
+                            leaf[c, p, i, j] = np.float32(flatly[at])
             continue
         block = min(step, BLOCK)
         if step == block:
@@ -174,6 +173,54 @@ def _fill(pixels, place, size, leaves, flat, out, line, zero):  # type: ignore[n
                 for i in range(patch):
                     for j in range(patch):
                         leaf[c, p, i, j] = np.float32(sums[p, i, j, c] * share)
+
+
+@njit(cache=True, nogil=True)
+def _fill_inside(flatly, sizes, y, x, share, out, first, line, zero):  # type: ignore[no-untyped-def]
+    """As ``_sum_blocks``, for a leaf of few pixels a patch pixel that lies inside the image: most leaves do.
+
+    Unsigned indices into flat arrays are what the compiler makes vectors of.
+    """
+    width, channels, patch, step = sizes
+    cast, wide, side, apart = line.dtype.type, np.uintp(channels), np.uintp(patch), np.uintp(patch * patch)
+    stride, length, three = np.uintp(width * channels), np.uintp(patch * step * channels), np.uintp(3)
+    for i in range(patch):
+        start, to = np.uintp(((y + i * step) * width + x) * channels), first + np.uintp(i) * side
+        if step == 1:
+            for t in range(length):
+                line[t] = flatly[start + t]
+        elif step == 2:
+            for t in range(length):
+                line[t] = cast(flatly[start + t]) + cast(flatly[start + stride + t])
+        else:
+            line[:length] = 0
+            for _ in range(0, step, 4):
+                b, c, d = start + stride, start + np.uintp(2) * stride, start + three * stride
+                for t in range(length):
+                    upper, lower = (
+                        cast(flatly[start + t]) + cast(flatly[b + t]),
+                        cast(flatly[c + t]) + cast(flatly[d + t]),
+                    )
+                    line[t] += upper + lower
+                start += np.uintp(4) * stride
+        for j in range(side):
+            at = j * np.uintp(step) * wide
+            if channels == 3:  # three sums at a time do not wait for each other
+                red, green, blue = zero, zero, zero
+                for _ in range(step):
+                    red += line[at]
+                    green += line[at + np.uintp(1)]
+                    blue += line[at + np.uintp(2)]
+                    at += three
+                out[to + j] = red * share
+                out[to + j + apart] = green * share
+                out[to + j + apart + apart] = blue * share
+                continue
+            for c in range(wide):
+                total = zero
+                for t in range(np.uintp(step)):
+                    total += line[at + t * wide + c]
+                out[to + j + c * apart] = total * share
 
 
 @njit(cache=True, nogil=True)

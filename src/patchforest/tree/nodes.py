@@ -141,7 +141,7 @@ def best_splits(
     Returns a uint8 flag a node, the number of leaves, and how many there would be without splits of score zero.
     """
     split = np.zeros(len(scores), np.uint8)
-    keys = morton(_root_places(layout))
+    _, keys = _roots(layout)
     usable = np.zeros(0, np.uint8) if allowed is None else allowed
     leaves, informed = _best_first(scores, layout.table, keys, budget, limit, threshold, usable, split)
     return split, int(leaves), int(informed)
@@ -149,9 +149,9 @@ def best_splits(
 
 def leaves_of(split: Array, layout: Layout) -> Forest:
     """The forest whose split nodes have a flag above 0; flags below a node that is not split do not matter."""
-    places = _root_places(layout)
-    order = np.argsort(morton(places))
-    places = np.ascontiguousarray(places[order])
+    places, keys = _roots(layout)
+    if len(places) > 1:
+        places = np.ascontiguousarray(places[np.argsort(keys)])
     count = _walk(split, layout.table, places, np.empty((0, 3), np.int64), np.empty(0, np.int64))
     origin, level = np.empty((count, 3), np.int64), np.empty(count, np.int64)
     _walk(split, layout.table, places, origin, level)
@@ -178,9 +178,12 @@ def flags_of(forest: Forest) -> tuple[Array, Layout]:
     return split, layout
 
 
-def _root_places(layout: Layout) -> Array:
-    """(R, 3) int64, grid coordinates of the roots, row by row."""
-    return np.ascontiguousarray(np.moveaxis(np.indices(layout.dims[0]), 0, -1).reshape(-1, 3).astype(np.int64))
+def _roots(layout: Layout) -> tuple[Array, Array]:
+    """(R, 3) int64, grid coordinates of the roots, row by row, and their Z-order keys."""
+    if layout.dims[0].max() == 1:
+        return np.zeros((1, 3), np.int64), np.zeros(1, np.uint64)
+    places = np.ascontiguousarray(np.moveaxis(np.indices(layout.dims[0]), 0, -1).reshape(-1, 3).astype(np.int64))
+    return places, morton(places)
 
 
 @njit(cache=True, nogil=True)
