@@ -36,7 +36,8 @@ import numpy as np
 
 from patchforest.report.environment import describe_environment
 from patchforest.tree.cut import cut_forest
-from patchforest.tree.detail import PAPER_KERNELS, detail_map
+from patchforest.tree.detail import detail_map
+from patchforest.tree.edges import PAPER_KERNELS
 from patchforest.tree.forest import build_forest
 from patchforest.tree.gather import gather
 from patchforest.values import Forest, ForestPolicy
