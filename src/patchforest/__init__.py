@@ -25,6 +25,9 @@ _HOME = {
     "balance": "patchforest.tree.forest",
     "cut_forest": "patchforest.tree.cut",
     "gather": "patchforest.tree.gather",
+    "stream_forest": "patchforest.tree.stream",
+    "stream_gather": "patchforest.tree.stream_gather",
+    "ReducedImage": "patchforest.tree.reduced",
     "paint": "patchforest.tree.paint",
     "label_ceiling": "patchforest.tree.ceiling",
     "encode_forest": "patchforest.tree.serial",
@@ -50,8 +53,11 @@ if TYPE_CHECKING:
     from patchforest.tree.forest import coarsen as coarsen
     from patchforest.tree.gather import gather as gather
     from patchforest.tree.paint import paint as paint
+    from patchforest.tree.reduced import ReducedImage as ReducedImage
     from patchforest.tree.serial import decode_forest as decode_forest
     from patchforest.tree.serial import encode_forest as encode_forest
+    from patchforest.tree.stream import stream_forest as stream_forest
+    from patchforest.tree.stream_gather import stream_gather as stream_gather
     from patchforest.values import Forest as Forest
     from patchforest.values import ForestPolicy as ForestPolicy
     from patchforest.values import ImageSource as ImageSource

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from patchforest.data import prepare_item as module
 from patchforest.data.layout import Case, find_cases
@@ -186,3 +187,25 @@ def test_prints_of_files_and_folders(tmp_path: Path) -> None:
     assert file_print(tmp_path / "a") != first
     with pytest.raises(InputError, match="has no mask"):
         input_prints(Case("x", tmp_path, None))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("variant", [0, 1])
+def test_a_large_image_is_read_in_parts_to_the_same_item(
+    dtype: str, variant: int, tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = (rng.random((200, 330, 3)).repeat(2, 0).repeat(2, 1) * (255 if dtype == "uint8" else 4000)).astype(dtype)
+    label = (image[..., 0] > image.mean()).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", image, tile=(64, 64), photometric="rgb", compression="deflate")
+    write_mask(tmp_path / "x.png", label)
+    case = Case("x", tmp_path / "x.tif", tmp_path / "x.png")
+    settings = replace(SETTINGS, intensity_window=None if dtype == "uint8" else (0.0, 4095.0))
+    made = []
+    for name, limit in (("whole", 1 << 27), ("parts", 1000)):
+        monkeypatch.setattr(module, "LARGE", limit)
+        outcome = prepare_item(ItemTask(case, 1 + variant, settings, tmp_path / name))
+        assert outcome.failed is None
+        made.append((tmp_path / name / item_name("x", variant)).read_bytes())
+    assert made[0] == made[1]
+    monkeypatch.setattr(module, "cut_item", lambda *_: pytest.fail("the image was read as a whole"))
+    prepare_item(ItemTask(case, 1, settings, tmp_path / "again"))

@@ -9,11 +9,12 @@ from patchforest.cli.terminal import Terminal
 
 
 def command(context: typer.Context) -> None:
-    """Print versions, devices and extras.
+    """Print versions, devices and extras, and compile what is compiled at first use.
 
     Says which extras are installed and what each unlocks.
     """
     from patchforest.report.environment import describe_environment
+    from patchforest.tree.warm import warm
 
     terminal: Terminal = context.obj
     here = describe_environment()
@@ -22,6 +23,7 @@ def command(context: typer.Context) -> None:
     terminal.say(f"system:   {here.platform}")
     terminal.say(f"computer: {here.processor}, {here.cores} cores usable, {memory} memory")
     terminal.say(f"devices:  {', '.join(here.devices)}; PyTorch uses {here.threads} threads")
+    terminal.say(f"kernels:  compiled or found in the cache in {warm():.1f} s")
     rows = []
     for extra in here.extras:
         parts = ", ".join(f"{name} {version or 'missing'}" for name, version in extra.versions.items())

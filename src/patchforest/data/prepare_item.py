@@ -17,12 +17,20 @@ from patchforest.data.layout import Case
 from patchforest.data.load import load_case
 from patchforest.data.prepared import PreparedItem, PrepareSettings, check_item, item_name, write_item
 from patchforest.errors import InputError
+from patchforest.io.label import check_pair, read_label
+from patchforest.io.open import open_image
 from patchforest.tree.cut import cut_forest
+from patchforest.tree.detail import BY_TILES
 from patchforest.tree.gather import gather
+from patchforest.tree.reduced import ReducedImage
+from patchforest.tree.stream import stream_forest
+from patchforest.tree.stream_gather import stream_gather
 from patchforest.tree.window import unit_range
-from patchforest.values import Array, Forest
+from patchforest.values import Array, Forest, ImageSource
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+LARGE = 1 << 27
+"""Images of more pixels are read in parts."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,42 @@ def cut_item(
     return PreparedItem(case.id, variant, settings.fingerprint(variant), inputs, forest, patches, shares)
 
 
+def stream_item(
+    case: Case,
+    settings: PrepareSettings,
+    variant: int,
+    source: ImageSource,
+    label: Array,
+    inputs: dict[str, dict[str, Any]],
+) -> PreparedItem:
+    """The item that ``cut_item`` makes, of an image that is never held as a whole; its label is."""
+    seen, reduced = _UnitRange(source, settings.intensity_window), ReducedImage(source.shape)
+    rng = variant_rng(settings.seed, case.id, variant)
+    forest = stream_forest(seen, settings.forest, rng=rng, reduced=reduced)
+    full = reduced if reduced.complete else None  # a forest that needs no pixels has read none
+    patches = stream_gather(seen, forest, settings.patch, reduced=full).patches
+    if not seen.changes:
+        patches *= np.float32(1 / 255)
+    shares = leaf_shares(label, forest, settings.q, len(settings.classes))
+    return PreparedItem(case.id, variant, settings.fingerprint(variant), inputs, forest, patches, shares)
+
+
+class _UnitRange:
+    """A source seen through an intensity window: bytes as they are where there is none, else float32 in [0, 1]."""
+
+    def __init__(self, source: ImageSource, window: tuple[float, float] | None) -> None:
+        self._source, self._window = source, window
+        self.shape, self.levels, self.mpp, self.tile = source.shape, source.levels, source.mpp, source.tile
+        self.changes = window is not None or source.read(0, 0, 0, 1, 1).dtype != np.uint8
+
+    def read(
+        self, level: int = 0, row: int = 0, column: int = 0, height: int | None = None, width: int | None = None
+    ) -> Array:
+        """A window of the image, as ``cut_item`` would see it."""
+        pixels = self._source.read(level, row, column, height, width)
+        return unit_range(pixels, self._window) if self.changes else pixels
+
+
 def variant_rng(seed: int, case_id: str, variant: int) -> np.random.Generator | None:
     """The generator of a random forest; None for variant 0, the fixed forest."""
     if variant == 0:
@@ -160,23 +204,41 @@ def _items(task: ItemTask) -> tuple[dict[str, Any], bool]:
     files = [_existing(task, variant, inputs) for variant in range(task.variants)]
     kept = None not in files
     if not kept:
-        picture = load_case(
-            case,
-            label_map=settings.label_map,
-            num_classes=len(settings.classes),
-            downscale=settings.downscale,
-            intensity_window=settings.intensity_window,
-        )
-        channels = picture.image.shape[2]
+        image, label = _pixels(case, settings)
+        channels = image.shape[2]
         if channels != settings.channels:
             hint = "convert the images, so that all have as many"
             raise InputError(case.image, f"has {channels} channels where model.channels is {settings.channels}", hint)
         for variant, there in enumerate(files):
             if there is None:
-                item = cut_item(case, settings, variant, picture.image, picture.label, inputs)
+                if isinstance(image, np.ndarray):
+                    item = cut_item(case, settings, variant, image, label, inputs)
+                else:
+                    item = stream_item(case, settings, variant, image, label, inputs)
                 sha256, length = write_item(task.folder / item_name(case.id, variant), item)
                 files[variant] = _file_entry(case.id, variant, sha256, length)
     return {"inputs": inputs, "files": files}, kept
+
+
+def _pixels(case: Case, settings: PrepareSettings) -> tuple[Array | ImageSource, Array]:
+    """Image and label of a case; the image as a source where it is large, can be read in parts, and is cut by tiles."""
+    source = open_image(case.image)
+    height, width, _ = source.shape
+    whole = source.tile[0] >= height and source.tile[1] >= width
+    by_tiles = settings.forest.uniform is not None or settings.forest.criterion in (*BY_TILES, "uniform", "random")
+    if height * width > LARGE and settings.downscale == 1 and by_tiles and not whole:
+        assert case.label is not None
+        label = read_label(case.label, label_map=settings.label_map, num_classes=len(settings.classes))
+        check_pair(source.shape, label.shape, case.image, case.label)
+        return source, label
+    picture = load_case(
+        case,
+        label_map=settings.label_map,
+        num_classes=len(settings.classes),
+        downscale=settings.downscale,
+        intensity_window=settings.intensity_window,
+    )
+    return picture.image, picture.label
 
 
 def _existing(task: ItemTask, variant: int, inputs: dict[str, dict[str, Any]]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from patchforest import __version__
 
 CORE = (
     "torch",
+    "numba",
     "numpy",
     "opencv-python-headless",
     "pillow",

@@ -143,8 +143,8 @@ def _fill(pixels, place, size, leaves, flat, out, line, zero):  # type: ignore[n
         step, repeat = max(side // patch, 1), max(patch // side, 1)
         share = 1.0 / (float(step) * step * (1 if flat else step))
         if flat and repeat == 1 and step <= BLOCK and y + side <= height and x + side <= width:
-            first = np.uintp(leaves[k] * channels * patch * patch)
-            _fill_inside(flatly, (width, channels, patch, step), y, x, share, flat_out, first, line, zero)
+            to = np.uintp(leaves[k] * channels * patch * patch)
+            _fill_inside(flatly, (width, channels, patch, step), y, x, share, flat_out, to, line, zero)
             continue
         leaf = out[leaves[k]]
         if step == 1:
