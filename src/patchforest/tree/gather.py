@@ -195,12 +195,10 @@ def _fill_inside(flatly, sizes, y, x, share, out, first, line, zero):  # type: i
         else:
             line[:length] = 0
             for _ in range(0, step, 4):
-                b, c, d = start + stride, start + np.uintp(2) * stride, start + three * stride
+                second, third, fourth = start + stride, start + np.uintp(2) * stride, start + three * stride
                 for t in range(length):
-                    upper, lower = (
-                        cast(flatly[start + t]) + cast(flatly[b + t]),
-                        cast(flatly[c + t]) + cast(flatly[d + t]),
-                    )
+                    upper = cast(flatly[start + t]) + cast(flatly[second + t])
+                    lower = cast(flatly[third + t]) + cast(flatly[fourth + t])
                     line[t] += upper + lower
                 start += np.uintp(4) * stride
         for j in range(side):

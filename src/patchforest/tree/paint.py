@@ -29,23 +29,22 @@ def paint(values: Array, forest: Forest, mode: str = "nearest") -> Array:
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
     kinds, q = values.shape[1], values.shape[2]
-    largest = int(forest.size.max())
-    padded = tuple(-(-s // largest) * largest for s in forest.shape)
     exact = mode == "nearest" and q <= int(forest.size.min())  # every pixel shows one value, so nothing is blended
     dtype = values.dtype if exact or values.dtype.kind == "f" else np.dtype(np.float32)
-    canvas = np.empty((kinds, *padded), dtype)
+    canvas = np.empty((kinds, *forest.shape), dtype)
     for size in np.unique(forest.size).tolist():
         chosen = forest.size == size
         blocks = values[chosen]
         if size != q:
             matrix = resample_matrix(q, size, mode).astype(dtype)
             for axis in range(2, n + 2):
+                lines = matrix[: forest.shape[axis - 2]]  # a leaf may be far longer than the image
                 if exact:
-                    blocks = np.take(blocks, matrix.argmax(axis=1), axis=axis)
+                    blocks = np.take(blocks, lines.argmax(axis=1), axis=axis)
                 else:
-                    blocks = np.moveaxis(np.tensordot(blocks, matrix, axes=(axis, 1)), -1, axis)
-        _tiles(canvas, size)[tuple((forest.origin[chosen] // size).T)] = blocks
-    return canvas[(slice(None), *(slice(0, s) for s in forest.shape))]
+                    blocks = np.moveaxis(np.tensordot(blocks, lines, axes=(axis, 1)), -1, axis)
+        _place(canvas, forest.origin[chosen], size, blocks)
+    return canvas
 
 
 def resample_matrix(q: int, size: int, mode: str) -> Array:
@@ -71,11 +70,24 @@ def resample_matrix(q: int, size: int, mode: str) -> Array:
     return out
 
 
+def _place(canvas: Array, origin: Array, size: int, blocks: Array) -> None:
+    """Write blocks (N, K, size, ...) at their corners: those inside all at once, those over the far edges cut off."""
+    shape = np.array(canvas.shape[1:])
+    inside = (origin + size <= shape).all(axis=1)
+    if inside.any():
+        _tiles(canvas, size)[tuple((origin[inside] // size).T)] = blocks[inside]
+    for corner, block in zip(origin[~inside], blocks[~inside]):
+        extent = np.minimum(shape - corner, size)
+        there = tuple(slice(c, c + e) for c, e in zip(corner, extent))
+        canvas[(slice(None), *there)] = block[(slice(None), *(slice(0, e) for e in extent))]
+
+
 def _tiles(canvas: Array, size: int) -> Array:
-    """View of (K, H, W) as (H/size, W/size, K, size, size), so that leaves of one size are assigned whole."""
+    """View of the whole squares of (K, H, W) as (H // size, W // size, K, size, size): leaves of one size at once."""
     n = canvas.ndim - 1
+    whole = canvas[(slice(None), *(slice(0, s // size * size) for s in canvas.shape[1:]))]
     split: list[int] = [canvas.shape[0]]
-    for s in canvas.shape[1:]:
+    for s in whole.shape[1:]:
         split += [s // size, size]
     grid_axes = [1 + 2 * a for a in range(n)]
-    return canvas.reshape(split).transpose(*grid_axes, 0, *[a + 1 for a in grid_axes])
+    return whole.reshape(split).transpose(*grid_axes, 0, *[a + 1 for a in grid_axes])  # splitting axes copies nothing
