@@ -91,14 +91,14 @@ def test_a_large_image_is_sampled_on_a_lattice() -> None:
     blocks = sample_blocks((6000, 70_000))
     rows, columns = sorted({b[0] for b in blocks}), sorted({b[2] for b in blocks})
     assert len(blocks) == len(rows) * len(columns) == 20 * 20
-    assert all(b[1] - b[0] == 240 and b[3] - b[2] == 240 for b in blocks)
-    assert all(b[0] % 256 == 8 and b[2] % 256 == 8 for b in blocks)  # one tile of a file each, its surroundings too
+    assert all(b[1] - b[0] == 112 and b[3] - b[2] == 112 for b in blocks)
+    assert all(b[0] % 128 == 8 and b[2] % 128 == 8 for b in blocks)  # one tile of a file each, its surroundings too
     assert (rows[0], columns[0]) == (8, 8)
-    assert rows[-1] > 6000 - 512
-    assert columns[-1] > 70_000 - 512
+    assert rows[-1] > 6000 - 256
+    assert columns[-1] > 70_000 - 256
     assert sample_blocks((4096, 4096)) == [(0, 4096, 0, 4096)]
     assert len(sample_blocks((3, 1 << 23))) == 20  # thin images: as many blocks as there are
-    assert len(sample_blocks((600, 1 << 20))) == 2 * 20
+    assert len(sample_blocks((300, 1 << 20))) == 2 * 20
 
 
 def test_rules() -> None:

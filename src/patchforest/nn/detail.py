@@ -31,7 +31,7 @@ EDGE_SHARE = 0.85
 
 WHOLE_PIXELS = 1 << 24
 """Images of more level-0 pixels than this take their gradient quantile from a lattice of blocks."""
-MOST_BLOCKS, TILE, MARGIN = 20, 256, 8
+MOST_BLOCKS, TILE, MARGIN = 20, 128, 8
 
 CHUNK_PIXELS = 1 << 24
 """Images are worked on a few at a time, about this many level-0 pixels at once: some 0.5 GB of temporaries."""

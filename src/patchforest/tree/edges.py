@@ -28,7 +28,7 @@ EDGE_SHARE = 0.85
 
 SAMPLE_PIXELS, SAMPLE_SIDE = 1 << 24, 20
 """The quantile is of all of an image of so many pixels, else of a lattice of at most so many blocks a side."""
-SAMPLE_TILE, SAMPLE_MARGIN = 256, 8
+SAMPLE_TILE, SAMPLE_MARGIN = 128, 8
 """A block lies in a square of so many pixels, aligned as tiles of files are, with so many around it for the blur."""
 
 TILE_PIXELS, TILE_ROWS, TILE_COLUMNS = 1 << 19, 128, 8192
@@ -107,17 +107,21 @@ def edge_counts(
     plane = plane_shape(shape, rule)
     gradient = computed_gradient(lambda box: _planes_of(read, shape, rule, box), plane, rule.kernel)
     boxes = list(tiles_of(plane, tile or _tile_for(plane), rule.cell // rule.factor))
+    threads = min(threads, len(boxes))
+    if len(boxes) == 1:
+        found = gradient(boxes[0])
+        if rule.high is None:
+            rule = _with_thresholds(rule, _sizes_in(lambda _: found, boxes[0]))
+        return find_edges(lambda _: found, plane, boxes[0], rule).counts.astype(count_dtype(rule))
     if rule.high is None and is_small(shape):
         gradient, rule = _with_own_thresholds(gradient, plane, rule, boxes, threads)
     elif rule.high is None:
         rule = sampled_rule(gradient, shape, rule, threads)
-    if len(boxes) == 1:
-        return find_edges(gradient, plane, boxes[0], rule).counts.astype(count_dtype(rule))
     cells = AllCells((-(-shape[0] // rule.cell), -(-shape[1] // rule.cell)), count_dtype(rule))
     sink = CellSink(cells, rule)
-    found = ordered(lambda box: find_edges(gradient, plane, box, rule), boxes, threads)
+    tiles = ordered(lambda box: find_edges(gradient, plane, box, rule), boxes, threads)
     row: list[tuple[Box, EdgeTile]] = []
-    for box, edges in zip(boxes, found):
+    for box, edges in zip(boxes, tiles):
         row.append((box, edges))
         if box[3] == plane[1]:
             sink.push(row)

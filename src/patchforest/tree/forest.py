@@ -88,7 +88,8 @@ def grow(scores: Array, layout: Layout, *, limit: int, budget: int | None, thres
     """The forest of scores of nodes (``nodes.py``), down to ``limit`` levels; see ``build_forest``."""
     if budget is not None:
         _check_roots(layout, budget)
-        return leaves_of(_budget_splits(scores, layout, limit, budget, threshold), layout)
+        split, leaves = _budget_splits(scores, layout, limit, budget, threshold)
+        return leaves_of(split, layout, leaves)
     assert threshold is not None
     split = (scores > threshold).astype(np.uint8)
     if limit < layout.depth:
@@ -193,7 +194,9 @@ def _check_roots(layout: Layout, budget: int) -> int:
     return roots
 
 
-def _budget_splits(scores: Array, layout: Layout, limit: int, budget: int, threshold: float | None) -> Array:
+def _budget_splits(
+    scores: Array, layout: Layout, limit: int, budget: int, threshold: float | None
+) -> tuple[Array, int]:
     roots = _check_roots(layout, budget)
     least = -1.0 if threshold is None else threshold
     split, leaves, informed = best_splits(scores, layout, budget, limit, least, None)
@@ -204,4 +207,4 @@ def _budget_splits(scores: Array, layout: Layout, limit: int, budget: int, thres
             UserWarning,
             stacklevel=4,
         )
-    return split
+    return split, leaves

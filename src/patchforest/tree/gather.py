@@ -16,6 +16,8 @@ from patchforest.values import Array, Forest, PatchSequence
 BLOCK = 16
 """Side of the blocks that are summed row by row."""
 
+_WORTH_A_THREAD = 1 << 22  # values of an image, below which starting a thread takes longer than the work
+
 
 def gather(image: Array, forest: Forest, patch: int = 8, *, threads: int = 1) -> PatchSequence:
     """The patch sequence of an image: (L, C, patch, patch) float32 on the image's own scale, in Z-order.
@@ -42,6 +44,7 @@ def gather(image: Array, forest: Forest, patch: int = 8, *, threads: int = 1) ->
     def fill(leaves: Array) -> None:
         fill_patches(values, forest.origin[leaves] - corner, forest.size[leaves], leaves, patches)
 
+    threads = min(threads, 1 + values.size // _WORTH_A_THREAD)
     for _ in ordered(fill, _chunks(forest, 8 * threads) if threads > 1 else [np.arange(len(forest))], threads):
         pass
     return as_sequence(patches, forest)

@@ -147,12 +147,16 @@ def best_splits(
     return split, int(leaves), int(informed)
 
 
-def leaves_of(split: Array, layout: Layout) -> Forest:
-    """The forest whose split nodes have a flag above 0; flags below a node that is not split do not matter."""
+def leaves_of(split: Array, layout: Layout, count: int | None = None) -> Forest:
+    """The forest whose split nodes have a flag above 0; flags below a node that is not split do not matter.
+
+    ``count`` is the number of leaves, where it is known.
+    """
     places, keys = _roots(layout)
     if len(places) > 1:
         places = np.ascontiguousarray(places[np.argsort(keys)])
-    count = _walk(split, layout.table, places, np.empty((0, 3), np.int64), np.empty(0, np.int64))
+    if count is None:
+        count = _walk(split, layout.table, places, np.empty((0, 3), np.int64), np.empty(0, np.int64))
     origin, level = np.empty((count, 3), np.int64), np.empty(count, np.int64)
     _walk(split, layout.table, places, origin, level)
     n = len(layout.shape)
