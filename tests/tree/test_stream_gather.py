@@ -82,6 +82,7 @@ def test_progress() -> None:
     assert seen[-1] == 1
 
 
+@pytest.mark.filterwarnings("ignore:the detail map ran out")
 def test_errors() -> None:
     image = scene(np.random.default_rng(1), (128, 128))
     forest = forest_of((128, 128), 0)

@@ -108,7 +108,7 @@ def edge_counts(
     gradient = computed_gradient(lambda box: _planes_of(read, shape, rule, box), plane, rule.kernel)
     boxes = list(tiles_of(plane, tile or _tile_for(plane), rule.cell // rule.factor))
     threads = min(threads, len(boxes))
-    if len(boxes) == 1:
+    if len(boxes) == 1 and (rule.high is not None or is_small(shape)):
         found = gradient(boxes[0])
         if rule.high is None:
             rule = _with_thresholds(rule, _sizes_in(lambda _: found, boxes[0]))
