@@ -2,8 +2,8 @@
 
     python benchmarks/streaming.py --sides 16384 32768 65536 --threads 1 2 --repeats 2
 
-For every size a tiled JPEG TIFF is made (RGB, 4:2:0, tiles of 512; tissue-like texture in blobs over 45 % of a
-near-white ground; a few dozen different tiles, repeated, so that making it is quick). Each measurement is a fresh
+For every size a tiled TIFF is made (RGB, JPEG 4:2:0 or deflate, tiles of 512; tissue-like texture in blobs over 45 %
+of a near-white ground; a few dozen different tiles, repeated, so that making it is quick). Each measurement is a fresh
 process: decoding every tile once with the reader that streaming uses and as many threads, then ``stream_forest`` and
 ``stream_gather`` for L = 16,384, in turn, the best of the repeats. Memory is the whole process's ``ru_maxrss``,
 interpreter and libraries included. Prints a table; with ``--out`` writes a dated Markdown note and JSON.
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -43,8 +44,8 @@ def texture(rng: np.random.Generator) -> np.ndarray:
     return np.clip(out + np.array([190, 130, 180], np.float32), 0, 255).astype(np.uint8)
 
 
-def make_slide(path: Path, side: int, seed: int = 0) -> None:
-    """Write the slide."""
+def make_slide(path: Path, side: int, compression: str = "jpeg", seed: int = 0) -> None:
+    """Write the slide, its tiles in JPEG or deflate."""
     from PIL import Image
 
     sys.path.insert(0, str(REPO))
@@ -56,6 +57,9 @@ def make_slide(path: Path, side: int, seed: int = 0) -> None:
     for tiles in (ground, [texture(rng) for _ in range(48)]):
         pool = []
         for tile in tiles:
+            if compression == "deflate":
+                pool.append(zlib.compress(tile.tobytes(), 6))
+                continue
             data = io.BytesIO()
             Image.fromarray(tile).save(data, "JPEG", quality=80, subsampling=2)
             pool.append(data.getvalue())
@@ -71,7 +75,8 @@ def make_slide(path: Path, side: int, seed: int = 0) -> None:
                 pool = pools[int(tissue[row, column])]
                 yield pool[choice[row, column] % len(pool)]
 
-    write_tiled(path, [((side, side), encoded())], TILE)
+    codes = {"deflate": {"compression": 8, "photometric": 2}}  # as in the TIFF tags; JPEG in YCbCr otherwise
+    write_tiled(path, [((side, side), encoded())], TILE, **codes.get(compression, {}))
 
 
 def work(kind: str, path: str, threads: int) -> None:
@@ -127,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sides", type=int, nargs="+", default=[16384, 32768, 65536])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--compression", choices=("jpeg", "deflate"), default="jpeg")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--out", type=Path, help="folder for the note and the JSON")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
@@ -138,7 +144,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for side in args.sides:
             path = Path(folder) / "slide.tif"
-            make_slide(path, side)
+            make_slide(path, side, args.compression)
             for threads in args.threads:
                 runs = {kind: [] for kind in KINDS}
                 for _ in range(args.repeats):
@@ -152,7 +158,7 @@ def main() -> None:
                     rows.append(row)
                     print(line(row), flush=True)
     if args.out:
-        write(args.out, rows)
+        write(args.out, rows, args.compression)
 
 
 def line(row: dict[str, float]) -> str:
@@ -165,7 +171,7 @@ def line(row: dict[str, float]) -> str:
     )
 
 
-def write(out: Path, rows: list[dict[str, float]]) -> None:
+def write(out: Path, rows: list[dict[str, float]], compression: str) -> None:
     """The dated note and its JSON."""
     import numba
 
@@ -179,8 +185,9 @@ def write(out: Path, rows: list[dict[str, float]]) -> None:
          head, "|" + "---|" * 9, *map(line, rows), ""]
     )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{date.today()}-streaming.md").write_text(text)
-    (out / f"{date.today()}-streaming.json").write_text(json.dumps(rows, indent=1))
+    name = f"{date.today()}-streaming" + ("" if compression == "jpeg" else f"-{compression}")
+    (out / f"{name}.md").write_text(text)
+    (out / f"{name}.json").write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":
