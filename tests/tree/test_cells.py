@@ -13,6 +13,8 @@ from tests.tree.reference import table
 
 pytestmark = pytest.mark.filterwarnings("ignore:the detail map ran out", "ignore:no root has more")
 
+_NOTHING_OPEN = (np.zeros((0, 2), np.int64), lambda: np.zeros((0, 2), np.int64))
+
 
 def random_detail(rng: np.random.Generator, shape: tuple[int, int], dtype: type) -> np.ndarray:
     """Clustered detail with many ties."""
@@ -41,7 +43,8 @@ def feed(cells: UsefulCells, detail: np.ndarray, rng: np.random.Generator) -> in
         if done:
             r, c = np.array(done).T
             cells.add(r, c, detail[r, c])
-        cells.settle(b, np.array(open_ones, np.int64).reshape(-1, 2))
+        still = np.array(open_ones, np.int64).reshape(-1, 2)
+        cells.settle(b, still, lambda still=still: still)
         most = max(most, cells.num_kept)
     return most
 
@@ -79,7 +82,7 @@ def test_what_is_held_grows_with_the_leaves_and_not_with_the_image() -> None:
         detail[:16] = 60  # and in the first rows more than anywhere
         for row in range(0, side, 16):
             cells.put(row, 0, detail[row : row + 16])
-            cells.settle(row + 16, np.zeros((0, 2), np.int64))
+            cells.settle(row + 16, *_NOTHING_OPEN)
         held.append(cells.num_kept)
     assert max(held) <= 200
     assert held[1] < (1024 // 16) ** 2 / 10
@@ -90,5 +93,5 @@ def test_all_cells() -> None:
     cells.put(0, 0, np.ones((2, 6), np.uint8))
     cells.put(2, 3, np.full((2, 3), 7, np.uint8))
     cells.add(np.array([3, 3, 0]), np.array([5, 5, 0]), np.array([1, 1, 4]))
-    cells.settle(4, np.zeros((0, 2), np.int64))
+    cells.settle(4, *_NOTHING_OPEN)
     assert cells.detail.tolist() == [[5, 1, 1, 1, 1, 1], [1] * 6, [0, 0, 0, 7, 7, 7], [0, 0, 0, 7, 7, 9]]

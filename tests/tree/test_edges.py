@@ -108,3 +108,16 @@ def test_rules() -> None:
     drawn = {edge_rule("canny", (512, 512), 8, np.random.default_rng(k)) for k in range(20)}
     assert len(drawn) == 20
     assert all(50 <= r.low <= 100 and r.high == 2 * r.low for r in drawn)
+
+
+def test_long_and_narrow_after_wide_takes_no_more_memory() -> None:
+    rule = EdgeRule(1, 50, 100, 0.85, False, 3)
+    for shape in ((60, 3000), (60_000, 3), (200_000, 1)):
+        found(np.zeros((*shape, 1), np.uint8), rule)
+    held = sum(b.nbytes for b in edges._local.buffers.values())
+    assert held < 200_000 * 60
+
+
+def test_some_threads() -> None:
+    with pytest.raises(ValueError, match="threads"):
+        found(np.zeros((8, 8, 1), np.uint8), EdgeRule(1, 50, 100, 0.85, False, 3), threads=0)

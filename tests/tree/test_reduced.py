@@ -38,3 +38,15 @@ def test_bounded_whatever_the_image() -> None:
 def test_empty() -> None:
     with pytest.raises(ValueError, match="empty"):
         _ = ReducedImage((100, 100)).sums
+
+
+def test_begun_anew_for_another_image_of_its_size_only() -> None:
+    reduced = ReducedImage((64, 64, 3))
+    reduced.add(np.full((64, 64, 3), 9, np.uint8), (0, 64, 0, 64), (64, 64))
+    reduced.complete = True
+    reduced.begin((64, 64))
+    assert not reduced.complete
+    with pytest.raises(ValueError, match="empty"):
+        _ = reduced.sums
+    with pytest.raises(ValueError, match=r"made for one of \(64, 64\); got one of \(64, 65\)"):
+        reduced.begin((64, 65, 3))

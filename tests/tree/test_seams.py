@@ -48,6 +48,7 @@ def test_any_tiling_of_a_random_picture(seed: int) -> None:
         for tile, c in zip(tiles, columns):
             counts[a:b, c : c + tile.counts.shape[1]] += tile.counts
         seams.push(tiles, row=a, columns=columns[:-1])
+    seams.settle()
     _, labels = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
     expected = np.isin(labels, np.unique(labels[strong])) & weak
     assert np.array_equal(counts, expected)
@@ -58,7 +59,8 @@ def test_what_has_ended_is_forgotten() -> None:
     weak[2:4, 3] = True  # crosses one seam, meets nothing
     seams = Seams(lambda *_: pytest.fail("nothing is real here"))
     seams.push([cut(weak, weak & False, slice(0, 3), slice(0, 8))], row=0, columns=[0])
-    assert len(seams.pending)
+    assert len(seams.pending())
     seams.push([cut(weak, weak & False, slice(3, 6), slice(0, 8))], row=3, columns=[0])
     seams.push([cut(weak, weak & False, slice(6, 12), slice(0, 8))], row=6, columns=[0])
-    assert not len(seams.pending)
+    seams.settle()
+    assert not len(seams.pending())

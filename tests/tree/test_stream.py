@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from patchforest.tree import cells, edges, stream
+from patchforest.tree import cells, edges, seams, stream
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.gather import gather
 from patchforest.tree.reduced import ReducedImage
@@ -173,6 +173,47 @@ def test_a_bad_block_ends_the_work_with_its_own_error() -> None:
     whole = cut_forest(source.pixels[0], ForestPolicy(criterion="canny", threshold=50))
     with pytest.raises(OSError, match="tile 7"):
         stream_gather(source, whole, threads=2)
+
+
+def test_a_reduced_image_is_of_the_last_image_or_of_none() -> None:
+    first, other = (scene(np.random.default_rng(k), (300, 300)) for k in (0, 1))
+    policy, reduced = ForestPolicy(criterion="canny", threshold=50), ReducedImage((300, 300))
+    stream_forest(Tiled(first), policy, reduced=reduced)
+    forest = stream_forest(Tiled(other), policy, reduced=reduced)
+    expected = gather(other, forest, 8).patches
+    assert np.array_equal(stream_gather(Tiled(other), forest, 8, reduced=reduced).patches, expected)
+
+    def cancel(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream_forest(Tiled(first), policy, reduced=reduced, progress=cancel)
+    with pytest.raises(ValueError, match="not complete"):
+        stream_gather(Tiled(first), forest, 8, reduced=reduced)
+    with pytest.raises(ValueError, match="made for one of"):
+        stream_forest(Tiled(first[:200]), policy, reduced=reduced)
+    stream_forest(Tiled(first), policy, reduced=reduced)
+    with pytest.raises(ValueError, match="reduced image is of one of"):
+        stream_gather(Tiled(first[..., :1]), forest, 8, reduced=reduced)
+
+
+def test_a_threshold_that_is_no_number() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        stream_forest(Tiled(np.zeros((64, 64), np.uint8)), ForestPolicy(threshold=float("nan")))
+
+
+@pytest.mark.parametrize("strong", [False, True])
+@pytest.mark.parametrize("few", [0, 1 << 16])
+def test_stripes_that_stay_open_through_the_whole_image(
+    strong: bool, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seams, "_FEW", few)
+    image = np.full((600, 400), 100, np.uint8)
+    image[:, ::8] = 135
+    if strong:
+        image[590:] = 255
+    policy = ForestPolicy(criterion="canny", threshold=20)
+    assert same(stream_forest(Tiled(image), policy, threads=2), cut_forest(image, policy))
 
 
 def test_threads_must_be_some() -> None:

@@ -63,6 +63,14 @@ def test_coarse_levels_on_request() -> None:
     assert np.abs(near.patches - exact.patches).max() < 2  # the levels of this file are honest averages, rounded
 
 
+@pytest.mark.parametrize("height", [1025, 1027, 1032, 1039])
+def test_coarse_levels_that_end_early(height: int) -> None:
+    image = np.full((height, 300, 1), 200, np.uint8)
+    forest = build_forest(np.ones((-(-height // 8), 38), np.float32), shape=(height, 300), uniform=256, root=256)
+    got = stream_gather(Tiled(image, coarser=4), forest, 8, exact=False)
+    assert (got.patches == 200).all()
+
+
 def test_levels_of_another_ratio_are_left_alone() -> None:
     image = scene(np.random.default_rng(1), (300, 300))
     source = Tiled(image)

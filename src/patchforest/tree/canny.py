@@ -7,11 +7,12 @@ next tile, so it is handed on with a label along the seam and with its edge pixe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from patchforest.tree.kernel import kernel
 from patchforest.values import Array
 
 STRONG = -1
@@ -46,14 +47,19 @@ class EdgeTile:
 
 
 class Workspace:
-    """Buffers for tiles of at most ``height`` x ``width`` pixels; one a thread, used again for every tile."""
+    """Buffers for a tile of ``height`` x ``width`` pixels; ``empty`` (name, shape, dtype) may give old memory again.
 
-    def __init__(self, height: int, width: int) -> None:
-        self.magnitude = np.empty((height + 2, width + 2), np.int16)
-        self.state = np.empty((height + 2, (width + _LEFT + 8) // 8 * 8), np.uint8)
+    They are as wide as the tile: with those of a wider one a tall tile would clear, and touch, far more memory.
+    """
+
+    def __init__(self, height: int, width: int, empty: Callable[..., Array] | None = None) -> None:
+        new = empty or (lambda _, shape, dtype: np.empty(shape, dtype))
+        columns = (width + _LEFT + 8) // 8 * 8
+        self.magnitude = new("magnitude", (height + 2, width + 2), np.int16)
+        self.state = new("state", (height + 2, columns), np.uint8)
         self.words = self.state.view(np.uint64)
-        self.stack = np.empty(height * width, np.int32)
-        self.line = np.empty(self.state.shape[1], np.uint8)
+        self.stack = new("stack", (height * width,), np.int32)
+        self.line = new("line", (columns,), np.uint8)
 
 
 def edge_tile(
@@ -104,7 +110,7 @@ def gradient_tile(dx: Array, dy: Array, place: tuple[int, int], size: tuple[int,
     return EdgeTile(lengths, lines, lines, none, none, 0, _NO_RECORDS)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _lengths(dx, dy, place, size, cell, out):  # type: ignore[no-untyped-def]
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
@@ -116,7 +122,7 @@ def _lengths(dx, dy, place, size, cell, out):  # type: ignore[no-untyped-def]
             out[i, j] = total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _magnitude(dx, dy, place, size, halo, out):  # type: ignore[no-untyped-def]
     """|dx| + |dy| of a tile and one pixel around it; 0 where there is no halo."""
     height, width = size
@@ -132,7 +138,7 @@ def _magnitude(dx, dy, place, size, halo, out):  # type: ignore[no-untyped-def]
             line[j] = np.int16(abs(np.int32(a[j])) + abs(np.int32(b[j])))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _suppress(dx, dy, place, size, magnitude, low, high, state):  # type: ignore[no-untyped-def]
     """Non-maximum suppression and the two thresholds, without a branch a pixel; returns the number of seeds."""
     height, width = size
@@ -164,7 +170,7 @@ def _suppress(dx, dy, place, size, magnitude, low, high, state):  # type: ignore
     return seeds
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _step(state, height, width, line):  # type: ignore[no-untyped-def]
     """Seeds become edges, and the weak pixels beside them seeds: many at a time, where following each would be slow."""
     first, one = _LEFT - 1, np.uint8(1)
@@ -180,7 +186,7 @@ def _step(state, height, width, line):  # type: ignore[no-untyped-def]
             here[x + 1] = np.uint8(v + (low & ~high & (line[x] >> 1) & one) + (high & ~low & one))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _spread(flat, first, into, stack, stride):  # type: ignore[no-untyped-def]
     """Turn the weak pixels connected to ``first`` (already turned) into ``into``; returns how many, listed in stack."""
     stack[0] = first
@@ -197,7 +203,7 @@ def _spread(flat, first, into, stack, stride):  # type: ignore[no-untyped-def]
     return listed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _follow(state, words, height, width, stack):  # type: ignore[no-untyped-def]
     """Hysteresis inside the tile: seeds and the weak pixels connected to them become edges."""
     stride, flat = state.shape[1], state.reshape(-1)
@@ -212,7 +218,7 @@ def _follow(state, words, height, width, stack):  # type: ignore[no-untyped-def]
                         _spread(flat, place, _EDGE, stack, stride)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _open_chains(state, size, cell, grid, halo, borders, stack):  # type: ignore[no-untyped-def]
     """Label the weak chains that touch a seam; fill the border lines; returns (number, records (R, 4))."""
     (height, width), (top, bottom, left, right) = size, borders
@@ -265,7 +271,7 @@ def _open_chains(state, size, cell, grid, halo, borders, stack):  # type: ignore
     return chains, records[:used]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _count(state, height, width, cell, line, counts):  # type: ignore[no-untyped-def]
     """Edge pixels of every cell; ``line`` is of a type that holds a column of a cell."""
     line, one = line[:width], line.dtype.type(1)

@@ -1,11 +1,13 @@
 """Detail of cells as it comes in, top down: all of it, or only what the forest can still use.
 
 A forest of L leaves splits about L/3 nodes. Once so many nodes with a score of v or more have been seen, no node below
-v will ever be split, so its cells need not be kept: memory grows with the leaves and not with the image.
+v will ever be split, so its cells need not be kept: memory grows with the leaves and not with the image. The exception
+are cells whose edges are not decided yet: an image full of faint lines that run through all of it keeps their cells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -26,8 +28,10 @@ class Cells(Protocol):
     def add(self, row: Array, column: Array, detail: Array) -> None:
         """More detail in single cells, each as often as it is named."""
 
-    def settle(self, done: int, pending: Array) -> None:
-        """All rows before ``done`` have arrived; only the cells (row, column) in ``pending`` may still grow."""
+    def settle(self, done: int, fresh: Array, pending: Callable[[], Array]) -> None:
+        """All rows before ``done`` have arrived; of the latest, the cells (row, column) in ``fresh`` may still grow.
+
+        ``pending`` gives all cells that may."""
 
 
 class AllCells:
@@ -44,7 +48,7 @@ class AllCells:
         """See ``Cells``."""
         np.add.at(self.detail, (row, column), detail.astype(self.detail.dtype))
 
-    def settle(self, done: int, pending: Array) -> None:
+    def settle(self, done: int, fresh: Array, pending: Callable[[], Array]) -> None:
         """Nothing is dropped."""
 
 
@@ -66,6 +70,7 @@ class UsefulCells:
         self._sums = np.zeros(self._grid, np.float64 if dtype.kind == "f" else np.int64)
         roots = int(layout.dims[0].prod())
         self._needed = None if budget is None else max((budget - roots) // 3 + 1, 1)
+        self._open: set[int] = set()  # blocks whose cells may still grow, and some that may not any more
         self._pruned = 0  # blocks held after the last pruning
         self._best = np.zeros(0, self._sums.dtype)  # the scores that are needed to fill the budget, so far
         self._least, self._threshold = -1.0, -1.0 if threshold is None else threshold
@@ -87,25 +92,35 @@ class UsefulCells:
 
     def add(self, row: Array, column: Array, detail: Array) -> None:
         """See ``Cells``."""
-        for r, c, more in zip(row.tolist(), column.tolist(), detail.astype(self._dtype)):
-            block = r // self._side
+        number = row // self._side * np.int64(self._grid[1]) + column // self._side
+        order = np.argsort(number, kind="stable")
+        number, row, column, detail = number[order], row[order], column[order], detail[order].astype(self._dtype)
+        first = np.flatnonzero(np.diff(number, prepend=-1))
+        for start, end in zip(first.tolist(), [*first[1:].tolist(), len(number)]):
+            block, across = divmod(int(number[start]), self._grid[1])
+            r, c, more = row[start:end] % self._side, column[start:end], detail[start:end]
             if block in self._rows:
-                self._rows[block][r % self._side, c] += more
+                np.add.at(self._rows[block], (r, c), more)
             else:
-                self._kept[block * self._grid[1] + c // self._side][r % self._side, c % self._side] += more
-                self._sums[block, c // self._side] += more
+                np.add.at(self._kept[int(number[start])], (r, c % self._side), more)
+                self._sums[block, across] += more.sum(dtype=self._sums.dtype)
 
-    def settle(self, done: int, pending: Array) -> None:
+    def settle(self, done: int, fresh: Array, pending: Callable[[], Array]) -> None:
         """See ``Cells``: take in whole rows of blocks, and drop what cannot be split any more."""
+        self._open.update(self._blocks_of(fresh))
         rows = int(self._layout.dims[-1, 1])
         whole = [block for block in self._rows if min((block + 1) * self._side, rows) <= done]
         if not whole:
             return
-        open_ones = set((pending[:, 0] // self._side * self._grid[1] + pending[:, 1] // self._side).tolist())
         for block in sorted(whole):
-            self._take(block, self._rows.pop(block), open_ones)
+            self._take(block, self._rows.pop(block), self._open)
         if len(self._kept) > 2 * self._pruned + 64:
-            self._prune(open_ones)
+            self._open = set(self._blocks_of(pending()))
+            self._prune(self._open)
+
+    def _blocks_of(self, places: Array) -> list[int]:
+        """The blocks in which these cells (row, column) lie."""
+        return np.unique(places[:, 0] // self._side * np.int64(self._grid[1]) + places[:, 1] // self._side).tolist()
 
     def _prune(self, open_ones: set[int]) -> None:
         """Drop the blocks that cannot be split any more; now and then, for all are looked at."""

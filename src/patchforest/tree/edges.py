@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-from numba import njit
 
 from patchforest.tree.canny import EdgeTile, Workspace, edge_tile, gradient_tile
 from patchforest.tree.cells import AllCells, Cells
+from patchforest.tree.kernel import kernel
 from patchforest.tree.seams import Seams
 from patchforest.tree.threads import ordered
 from patchforest.values import Array
@@ -107,6 +107,8 @@ def edge_counts(
     plane = plane_shape(shape, rule)
     gradient = computed_gradient(lambda box: _planes_of(read, shape, rule, box), plane, rule.kernel)
     boxes = list(tiles_of(plane, tile or _tile_for(plane), rule.cell // rule.factor))
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1; got {threads}")
     threads = min(threads, len(boxes))
     if len(boxes) == 1 and (rule.high is not None or is_small(shape)):
         found = gradient(boxes[0])
@@ -126,6 +128,7 @@ def edge_counts(
         if box[3] == plane[1]:
             sink.push(row)
             row = []
+    sink.close()
     return cells.detail
 
 
@@ -143,8 +146,12 @@ class CellSink:
             columns.append(box[2] // self._cell)
             self._cells.put(box[0] // self._cell, columns[-1], edges.counts)
         (top, bottom, _, _), _ = row[0]
-        self._seams.push([edges for _, edges in row], row=top // self._cell, columns=columns)
-        self._cells.settle(-(-bottom // self._cell), self._seams.pending)
+        open_ones = self._seams.push([edges for _, edges in row], row=top // self._cell, columns=columns)
+        self._cells.settle(-(-bottom // self._cell), open_ones, self._seams.pending)
+
+    def close(self) -> None:
+        """After the last row: count what has proved real."""
+        self._seams.settle()
 
 
 def count_dtype(rule: EdgeRule) -> np.dtype:
@@ -187,7 +194,7 @@ def find_edges(gradient: Gradient, plane: tuple[int, int], box: Box, rule: EdgeR
         low=rule.low,
         high=rule.high,
         cell=rule.cell // rule.factor,
-        work=_workspace(*size),
+        work=Workspace(*size, _buffer),
     )
 
 
@@ -334,17 +341,7 @@ def _buffer(name: str, shape: tuple[int, ...], dtype: type) -> Array:
     return held[name][:size].reshape(shape)
 
 
-def _workspace(height: int, width: int) -> Workspace:
-    """This thread's buffers, grown where they are too small."""
-    held = getattr(_local, "held", None)
-    if held is None or held[0] < height or held[1] < width:
-        held = (max(height, held[0] if held else 0), max(width, held[1] if held else 0))
-        held = (*held, Workspace(*held))
-        _local.held = held
-    return held[2]
-
-
-@njit(cache=True, nogil=True)
+@kernel
 def _sizes(dx, dy):  # type: ignore[no-untyped-def]
     """Histogram of |dx| + |dy|; four of them in turn, for the increments of flat ground would wait for each other."""
     sizes = np.zeros((4, _SIZES), np.int64)
@@ -354,7 +351,7 @@ def _sizes(dx, dy):  # type: ignore[no-untyped-def]
     return sizes.sum(axis=0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _keep_stronger(dx, dy, other_dx, other_dy):  # type: ignore[no-untyped-def]
     """Replace the gradient where the other one is larger."""
     for i in range(dx.shape[0]):

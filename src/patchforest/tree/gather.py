@@ -8,8 +8,8 @@ and so on up: an order that does not depend on what else is read, so that a stre
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from patchforest.tree.kernel import kernel
 from patchforest.tree.threads import ordered
 from patchforest.values import Array, Forest, PatchSequence
 
@@ -73,13 +73,18 @@ def fill_from_sums(sums: Array, place: Array, size: Array, share: float, leaves:
 
 
 def summable(values: Array) -> Array:
-    """The values as the kernels take them: C-contiguous, uint8, uint16, float32 or float64 in native byte order."""
+    """The values as the kernels take them: C-contiguous, uint8, uint16, float32 or float64 in native byte order.
+
+    Aligned and read-only, always: numba compiles anew for arrays that may be written and for those that may not.
+    """
     kind = values.dtype.newbyteorder("=")
     if kind == np.bool_:
         kind = np.dtype(np.uint8)
     elif kind not in (np.uint8, np.uint16, np.float32, np.float64):
         kind = np.dtype(np.float64)
-    return np.ascontiguousarray(values, dtype=kind)
+    out = np.require(values, kind, ["C", "A"]).view(np.ndarray)
+    out.flags.writeable = False
+    return out
 
 
 def as_sequence(patches: Array, forest: Forest) -> PatchSequence:
@@ -134,7 +139,7 @@ def _sum_types(pixels: Array) -> tuple[Array, int | float]:
     return np.empty(0, kind), 0 if pixels.dtype.kind == "u" else 0.0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill(pixels, place, size, leaves, flat, out, line, zero):  # type: ignore[no-untyped-def]
     """The patches of leaves whose corners are at ``place``."""
     depth, height, width, channels = pixels.shape
@@ -178,7 +183,7 @@ def _fill(pixels, place, size, leaves, flat, out, line, zero):  # type: ignore[n
                         leaf[c, p, i, j] = np.float32(sums[p, i, j, c] * share)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_inside(flatly, sizes, y, x, share, out, first, line, zero):  # type: ignore[no-untyped-def]
     """As ``_sum_blocks``, for a leaf of few pixels a patch pixel that lies inside the image: most leaves do.
 
@@ -224,7 +229,7 @@ def _fill_inside(flatly, sizes, y, x, share, out, first, line, zero):  # type: i
                 out[to + j + c * apart] = total * share
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill_from_sums(sums, place, size, share, leaves, out):  # type: ignore[no-untyped-def]
     """Patches of leaves from sums over blocks, added up in the order of ``_halve``."""
     rows, columns, channels = sums.shape
@@ -247,7 +252,7 @@ def _fill_from_sums(sums, place, size, share, leaves, out):  # type: ignore[no-u
                     out[leaves[k], c, i, j] = np.float32(part[0, i, j, c] * scale)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sum_blocks(pixels, plane, row, column, deep, side, share, sums, line, zero):  # type: ignore[no-untyped-def]
     """Sums, times ``share``, over blocks of deep x side x side pixels from a place on, the image's end repeated."""
     depth, height, width, channels = pixels.shape
@@ -286,7 +291,7 @@ def _sum_blocks(pixels, plane, row, column, deep, side, share, sums, line, zero)
                 first += side * channels
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _halve(sums, deep):  # type: ignore[no-untyped-def]
     """Sums over 2 x 2 (x 2) of them: pairs of planes, then of rows, then of columns."""
     planes, rows, columns = sums.shape[0] // deep, sums.shape[1] // 2, sums.shape[2] // 2

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numba import njit
 
+from patchforest.tree.kernel import kernel
 from patchforest.tree.order import morton
 from patchforest.values import Array, Forest
 
@@ -190,7 +190,7 @@ def _roots(layout: Layout) -> tuple[Array, Array]:
     return places, morton(places)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sum_children(below, here, flat):  # type: ignore[no-untyped-def]
     """Add up pairs along the first axis, then pairs of those along the next: the order decides the last bits."""
     zero = here.dtype.type(0)
@@ -213,7 +213,7 @@ def sum_children(below, here, flat):  # type: ignore[no-untyped-def]
                 here[p, r, c] = total
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _before(score, level, key, one, other):  # type: ignore[no-untyped-def]
     """Whether one entry of the heap is split before another."""
     if score[one] != score[other]:
@@ -223,7 +223,7 @@ def _before(score, level, key, one, other):  # type: ignore[no-untyped-def]
     return key[one] < key[other]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _sift(heap, count, score, level, key):  # type: ignore[no-untyped-def]
     """Let the top of the heap sink to its place."""
     at = 0
@@ -239,7 +239,7 @@ def _sift(heap, count, score, level, key):  # type: ignore[no-untyped-def]
         at = child
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _rise(heap, at, score, level, key):  # type: ignore[no-untyped-def]
     """Let an entry of the heap rise to its place."""
     while at > 0:
@@ -250,14 +250,14 @@ def _rise(heap, at, score, level, key):  # type: ignore[no-untyped-def]
         at = parent
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _longer(values):  # type: ignore[no-untyped-def]
     out = np.empty(2 * len(values), values.dtype)
     out[: len(values)] = values
     return out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _entry(dims, start, last, slots, level, plane, row, column):  # type: ignore[no-untyped-def]
     """Where a node stands in the flat array; -1 where nothing is known of it, and it is never split."""
     if level <= last:
@@ -272,7 +272,7 @@ def _entry(dims, start, last, slots, level, plane, row, column):  # type: ignore
     return first + ((np.int64(1) << (2 * s)) - 4) // 3 + ((row & mask) << s) + (column & mask)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _best_first(scores, table, keys, budget, limit, threshold, allowed, split):  # type: ignore[no-untyped-def]
     """Split the best node again and again; returns leaves, and leaves without the splits of score zero."""
     dims, start, last, slots, flat = table
@@ -341,7 +341,7 @@ def _best_first(scores, table, keys, budget, limit, threshold, allowed, split): 
     return leaves, informed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _walk(split, table, roots, origin, level):  # type: ignore[no-untyped-def]
     """Leaves in Z-order, depth first, into ``origin`` (in nodes of their level) and ``level``; returns how many."""
     dims, start, last, slots, flat = table

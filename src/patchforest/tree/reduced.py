@@ -31,7 +31,8 @@ class ReducedImage:
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        height, width = shape[:2]
+        height, width = (int(s) for s in shape[:2])
+        self.shape = (height, width)
         self.factor = BLOCK
         while -(-height // self.factor) * -(-width // self.factor) > ENTRIES:
             self.factor *= 2
@@ -39,6 +40,12 @@ class ReducedImage:
         self.complete = False
         self._sums: Array | None = None
         self._lock = threading.Lock()
+
+    def begin(self, shape: Sequence[int]) -> None:
+        """Forget what was added, for an image of this shape; ValueError where it is made for another."""
+        if tuple(shape[:2]) != self.shape:
+            raise ValueError(f"the reduced image is made for one of {self.shape}; got one of {tuple(shape[:2])}")
+        self.complete, self._sums = False, None
 
     @property
     def sums(self) -> Array:

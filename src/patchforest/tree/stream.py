@@ -82,8 +82,12 @@ def stream_forest(
         return cut_forest(nothing, policy, rng=rng)
     if policy.criterion not in BY_TILES:
         raise ValueError(f"criterion {policy.criterion!r} cannot be streamed; use {', '.join(BY_TILES)}")
+    if policy.threshold is not None and np.isnan(policy.threshold):
+        raise ValueError("threshold must be a number; got NaN")
     rule = edge_rule(policy.criterion, shape, policy.cell, rng)
     cells = _cells(policy, shape, rule)
+    if reduced is not None:
+        reduced.begin(shape)
     strips = _Strips(held(source), shape, rule, cells, ByteWindow(window), reduced)
     with Workers(threads) as workers:
         strips.run(workers, progress, threads)
@@ -223,6 +227,7 @@ class _Strips:
             if progress is not None:
                 progress(min(at * self.rule.factor / self.shape[0], 1.0))
             if last:
+                sink.close()
                 return
 
     def _set_thresholds(self, planes: Callable[[Box], list[Array]], threads: int) -> None:

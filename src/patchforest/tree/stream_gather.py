@@ -47,18 +47,27 @@ def stream_gather(
         raise ValueError(f"the forest is cut for an image of {forest.shape}; got one of {tuple(source.shape[:2])}")
     check_patch(forest, patch)
     if reduced is not None and not reduced.complete:
-        raise ValueError("the reduced image is not complete; pass it to stream_forest first, and wait for its end")
+        raise ValueError(
+            "the reduced image is not complete; pass it to stream_forest first, with a policy that reads the image, "
+            "and wait for its end"
+        )
+    if reduced is not None and (reduced.shape, reduced.sums.shape[2]) != (forest.shape, source.shape[2]):
+        had = (*reduced.shape, reduced.sums.shape[2])
+        raise ValueError(f"the reduced image is of one of {had}; got one of {tuple(source.shape)}")
     patches = np.empty((len(forest), source.shape[2], patch, patch), np.float32)
     left = np.arange(len(forest))
     if not exact:
         for level, factor in _usable_levels(source):
-            coarse = forest.size[left] >= factor * patch
+            inside = (forest.origin[left] // factor < source.levels[level]).all(axis=1)  # levels may end early
+            coarse = (forest.size[left] >= factor * patch) & inside
             _Level(source, level, factor, forest, patch, patches).fill(left[coarse], None, threads, None)
             left = left[~coarse]
         if len(left) == len(forest) and len(forest):
             what = "exact=False has no effect: the image has no coarser level that is a power of two smaller"
             warnings.warn(what, UserWarning, stacklevel=2)
     _Level(held(source), 0, 1, forest, patch, patches).fill(left, reduced, threads, progress)
+    if progress is not None:
+        progress(1.0)
     return as_sequence(patches, forest)
 
 

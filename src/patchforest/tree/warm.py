@@ -18,7 +18,7 @@ from patchforest.tree.stream import stream_forest
 from patchforest.tree.stream_gather import stream_gather
 from patchforest.values import Array, ForestPolicy
 
-TOPS = {"uint8": 255, "uint16": 65535, "float32": 1}
+TOPS = {"uint8": 255, "uint16": 65535, "float32": 1, "float64": 1}
 """Types of pixels, and their largest value."""
 
 

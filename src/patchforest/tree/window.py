@@ -93,7 +93,7 @@ class ByteWindow:
     def warn(self) -> None:
         """At the end: a warning where the image used so little of its type that a window was forgotten."""
         if 0 < self._most < self._full / 15:
-            _warn_dark(f"pixels of {self._full:.0f} at most", self._most, self._full, stacklevel=4)
+            _warn_dark(f"pixels of {self._full:.0f} at most", self._most, self._full, stacklevel=3)
 
 
 def _warn_dark(what: str, most: float, full: float, *, stacklevel: int) -> None:
