@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,31 @@ def test_the_last_part_writes_the_manifest(whole: tuple[CaseList, Path], tmp_pat
     assert (tmp_path / "prepared.json").read_bytes() == (out / "prepared.json").read_bytes()
     assert not (tmp_path / "parts").exists()
     assert not finish(tmp_path, found, SETTINGS, 2, parts[0], (1, 2))  # two variants of each are not there
+
+
+def test_the_last_word_counts_whatever_the_number_of_parts(whole: tuple[CaseList, Path], tmp_path: Path) -> None:
+    found, out = whole
+    entries = {c["id"]: c for c in read_sealed(out / "prepared.json")["cases"]}
+    first, *others = found.cases
+    enter_folder(tmp_path, SETTINGS)
+    assert not finish(tmp_path, found, SETTINGS, 1, {first.id: {"failed": "is empty"}}, (1, 3))
+    assert not finish(tmp_path, found, SETTINGS, 1, {first.id: entries[first.id]}, (1, 2))  # repaired meanwhile
+    assert finish(tmp_path, found, SETTINGS, 1, {c.id: entries[c.id] for c in others}, (2, 2))
+    assert (tmp_path / "prepared.json").read_bytes() == (out / "prepared.json").read_bytes()
+
+
+def test_copied_lists_are_verified(whole: tuple[CaseList, Path], tmp_path: Path) -> None:
+    found, out = whole
+    entries = {c["id"]: c for c in read_sealed(out / "prepared.json")["cases"]}
+    shutil.copytree(out, tmp_path / "x")
+    (tmp_path / "x" / "grades.csv").write_text("name,patient\n")
+    sha256 = hashlib.sha256(b"name,patient\n").hexdigest()
+    assert finish(tmp_path / "x", found, SETTINGS, 1, entries, (1, 1), {"grades.csv": sha256})
+    assert verify_prepared(tmp_path / "x") == []
+    (tmp_path / "x" / "grades.csv").write_text("name,patienu\n")
+    assert ["grades.csv" in str(fault) for fault in verify_prepared(tmp_path / "x")] == [True]
+    (tmp_path / "x" / "grades.csv").unlink()
+    assert ["grades.csv" in str(fault) for fault in verify_prepared(tmp_path / "x")] == [True]
 
 
 def test_an_older_format_is_refused(copy: Path) -> None:

@@ -141,7 +141,7 @@ def test_bad_cases_fail_in_one_line(case: Case, tmp_path: Path, rng: np.random.G
     assert "cannot be read" in reason(image=tmp_path / "absent.png")
     assert "has no mask" in reason(label=None)
     assert "pixels" in reason(image=tmp_path / "small.png")
-    assert "has 1 channels where model.channels is 3" in reason(image=tmp_path / "grey.png")
+    assert "has 1 channels where most images have 3" in reason(image=tmp_path / "grey.png")
     (tmp_path / "page.png").write_text("<html>")
     assert "page.png" in reason(image=tmp_path / "page.png")
     folder = tmp_path / "folder.png"
@@ -209,3 +209,17 @@ def test_a_large_image_is_read_in_parts_to_the_same_item(
     assert made[0] == made[1]
     monkeypatch.setattr(module, "cut_item", lambda *_: pytest.fail("the image was read as a whole"))
     prepare_item(ItemTask(case, 1, settings, tmp_path / "again"))
+
+
+def test_a_dark_image_read_in_parts_warns_once(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = rng.integers(0, 900, (300, 300, 3)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", image, tile=(64, 64), photometric="rgb")
+    write_mask(tmp_path / "x.png", np.zeros((300, 300), np.uint8))
+    task = ItemTask(Case("x", tmp_path / "x.tif", tmp_path / "x.png"), 1, SETTINGS, tmp_path / "items")
+    monkeypatch.setattr(module, "LARGE", 1000)
+    assert ["nearly black" in note for note in prepare_item(task).notes] == [True]
+    image[:8, :8] = 60_000  # a dark part of a bright image is no matter
+    tifffile.imwrite(tmp_path / "x.tif", image, tile=(64, 64), photometric="rgb")
+    assert prepare_item(task).notes == ()

@@ -5,22 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from patchforest.data.layout import CaseList, find_cases
 from patchforest.data.manifest import read_manifest
 from patchforest.data.prepare import JobOptions
 from patchforest.errors import InputError
+from patchforest.io.write import write_image
 from patchforest.train.config import parse_config
 from patchforest.train.prepare import (
-    first_channels,
     idle_settings,
     prepare_run,
     prepare_settings,
     require_patch_reader,
     require_same_settings,
     resolved_policy,
+    usual_channels,
 )
+from tests.data.prepared_data import make_images
 from tests.train.prepared_runs import prepared, token_config, token_settings
 
 
@@ -119,11 +122,11 @@ def test_channels_are_those_of_the_first_image_that_opens(data: Path, tmp_path: 
     found = find_cases(data)
     (tmp_path / "bad.png").write_bytes(b"\x89PNG")
     bad = replace(found.cases[0], image=tmp_path / "bad.png")
-    assert first_channels(replace(found, cases=(bad, *found.cases))) == 3
+    assert usual_channels(replace(found, cases=(bad, *found.cases))) == 3
     with pytest.raises(InputError, match=r"bad\.png"):
-        first_channels(replace(found, cases=(bad,)))
+        usual_channels(replace(found, cases=(bad,)))
     with pytest.raises(InputError, match="no cases"):
-        first_channels(CaseList((), None, "paired", data))
+        usual_channels(CaseList((), None, "paired", data))
 
 
 def test_groups_lists_and_splits_travel_along(data: Path, tmp_path: Path) -> None:
@@ -141,3 +144,10 @@ def test_groups_lists_and_splits_travel_along(data: Path, tmp_path: Path) -> Non
     ]
     assert (tmp_path / "out" / "groups.csv").read_text() == (tmp_path / "groups.csv").read_text()
     assert "2 test cases are left out" in told[0]
+
+
+def test_one_odd_image_does_not_decide_for_all(tmp_path: Path) -> None:
+    data = make_images(tmp_path / "data", 4)
+    found = find_cases(data)
+    write_image(found.cases[0].image, np.zeros((40, 40), np.uint8))
+    assert usual_channels(find_cases(data)) == 3

@@ -10,9 +10,10 @@ All JSON here carries the SHA-256 of its own file, like the items.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -125,10 +126,12 @@ def finish(
     variants: int,
     entries: Mapping[str, dict[str, Any]],
     part: tuple[int, int],
+    lists: Mapping[str, str] | None = None,
 ) -> bool:
     """Write the manifest if every case is accounted for, else this part's entries; whether it is written.
 
     Entries come from the manifest that is there, from the other parts, and from ``entries``, the last one counting.
+    ``lists`` are the SHA-256 of the data set's own lists that were copied along.
     """
     known: dict[str, dict[str, Any]] = {}
     if (out / MANIFEST).exists():
@@ -139,18 +142,36 @@ def finish(
             known |= read_sealed(path)["entries"]
     known |= entries
     if any(not _is_settled(known.get(c.id), variants) for c in found.cases):
+        _forget(out, entries, keep=part_path(out, part))
         write_sealed(part_path(out, part), {"entries": dict(entries)})
         return False
     cases = [
         {"id": c.id, "group": c.group, "split": c.split, **_outcome_of(known[c.id], variants)} for c in found.cases
     ]
     content = {"format": 1, "layout": found.layout, "variants": variants, "settings": settings.named()}
-    write_sealed(out / MANIFEST, {**content, "seed": settings.seed, "cases": cases})
+    write_sealed(out / MANIFEST, {**content, "seed": settings.seed, "lists": dict(lists or {}), "cases": cases})
     for path in (out / PARTS).glob("*.json"):
         path.unlink(missing_ok=True)
     with suppress(OSError):
         (out / PARTS).rmdir()
     return True
+
+
+def _forget(out: Path, ids: Iterable[str], keep: Path) -> None:
+    """Take cases out of what other parts said of them: the last word counts, whatever the number of parts was."""
+    gone = set(ids)
+    for path in sorted((out / PARTS).glob("*.json")):
+        if path == keep:
+            continue
+        try:
+            before = read_sealed(path)["entries"]
+        except InputError:  # damaged: its cases are asked for again
+            before = {}
+        rest = {name: entry for name, entry in before.items() if name not in gone}
+        if not rest:
+            path.unlink(missing_ok=True)
+        elif len(rest) < len(before):
+            write_sealed(path, {"entries": rest})
 
 
 def read_manifest(path: str | Path) -> Prepared:
@@ -181,14 +202,18 @@ def verify_prepared(path: str | Path, inputs: Sequence[Case] | None = None) -> l
         raise InputError(root, "is no folder of prepared items", "give the folder that `patchforest prepare` wrote")
     faults: list[InputError] = []
     cases: tuple[PreparedCase, ...] = ()
+    lists: dict[str, str] = {}
     for name in (SETTINGS, MANIFEST):
         try:
             if not (root / name).exists():
                 raise InputError(root / name, "is missing", _AGAIN)
-            read_sealed(root / name)
+            lists = read_sealed(root / name).get("lists", lists)
             cases = read_manifest(root).cases if name == MANIFEST else cases
         except InputError as error:
             faults.append(error)
+    for name, sha256 in lists.items():
+        if not (root / name).is_file() or hashlib.sha256((root / name).read_bytes()).hexdigest() != sha256:
+            faults.append(InputError(root / name, "is missing or was changed since it was copied", _AGAIN))
     listed = {root / ITEMS / item_name(c.case.id, v): sha256 for c in cases for v, sha256 in enumerate(c.sha256)}
     files = {**dict.fromkeys(sorted((root / ITEMS).glob("[!.]*"))), **listed}
     with ThreadPoolExecutor(min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)) as pool:
@@ -238,7 +263,9 @@ def _fault_of(path: Path, sha256: str | None) -> InputError | None:
     try:
         header = check_item(path)
     except InputError as error:
-        return error
+        return (
+            error if sha256 is not None else InputError(path, error.what, "delete it: prepared.json lists no such item")
+        )
     if sha256 is not None and header["sha256"] != sha256:
         return InputError(path, "is not the item that prepared.json lists", _AGAIN)
     if item_name(header["id"], header["variant"]) != path.name:

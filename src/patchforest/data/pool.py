@@ -34,13 +34,16 @@ class Lost:
     process: int | None = None
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
 class _Worker(Generic[Task]):
     """A process and the task it is at."""
 
     def __init__(self, work: Callable[[Task], Any]) -> None:
         self.connection, theirs = _CONTEXT.Pipe()
         self.process = _CONTEXT.Process(target=_serve, args=(theirs, work), daemon=True)
-        with _one_thread_each():
+        with _one_thread_each(), _signals_blocked():  # a child that is still importing must not answer Ctrl-C
             self.process.start()
         theirs.close()
         self.task: Task | None = None
@@ -134,7 +137,7 @@ def _answer(worker: _Worker[Task]) -> Any:
     """What a worker sends, or ``Lost`` when it is dead; it is ended then."""
     try:
         return worker.connection.recv()
-    except (EOFError, ConnectionError):
+    except (EOFError, OSError):  # dead, perhaps in the middle of a long answer
         worker.process.join(5)
         code, number = worker.process.exitcode, worker.process.pid
         worker.end()
@@ -142,10 +145,21 @@ def _answer(worker: _Worker[Task]) -> Any:
         return Lost(f"the process that worked on it was ended by {name}", number)
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Children started here begin with these signals held back, until they say that they ignore them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
     """The life of a worker: signals are the main process's business, and with the main process it ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:

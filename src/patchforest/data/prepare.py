@@ -8,6 +8,7 @@ files an undisturbed job would have written.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -122,14 +123,14 @@ def prepare(
     with _only_one(out, chosen.part, tell):
         for folder in (out, out / ITEMS, out / PARTS):
             remove_leftovers(folder)
-        _copy_along(found.root, out, files)
+        lists = _copy_along(found.root, out, files)
         (out / ITEMS).mkdir(exist_ok=True)
         tasks = [ItemTask(case, variants, settings, out / ITEMS) for case in mine]
         entries, summary = _work(tasks, chosen, found.root, stop, tell, progress, out)
         complete = False
         if not summary.stopped:
             with _locked(out / f"{LOCK}manifest", wait=True):
-                complete = finish(out, found, settings, variants, entries, chosen.part)
+                complete = finish(out, found, settings, variants, entries, chosen.part, lists)
     return replace(summary, complete=complete, seconds=time.monotonic() - start)
 
 
@@ -204,15 +205,19 @@ def _outcome(task: ItemTask, answer: Outcome | Lost) -> Outcome:
     return failure(f"{task.case.image}: {answer.reason}; if the file is good, give it more memory or --timeout")
 
 
-def _copy_along(root: Path, out: Path, files: Sequence[str]) -> None:
-    """The data set's own lists under the same names; those that lie elsewhere are found there by their path."""
+def _copy_along(root: Path, out: Path, files: Sequence[str]) -> dict[str, str]:
+    """The data set's own lists under the same names, and their SHA-256; others are found by their path."""
+    copied = {}
     for name in files:
-        inside = not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
-        taken = name.split("/")[0] in (SETTINGS, MANIFEST, ITEMS, PARTS)
+        parts = PurePosixPath(name).parts
+        inside = not PurePosixPath(name).is_absolute() and ".." not in parts
+        taken = bool(parts) and parts[0] in (SETTINGS, MANIFEST, ITEMS, PARTS)
         if inside and not taken and (root / name).is_file():
             text = read_text(root / name)
             if not ((out / name).is_file() and (out / name).read_text(encoding="utf-8") == text):
                 write_text(out / name, text)
+            copied[name] = hashlib.sha256((out / name).read_bytes()).hexdigest()
+    return copied
 
 
 @contextmanager

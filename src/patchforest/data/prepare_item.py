@@ -25,7 +25,7 @@ from patchforest.tree.gather import gather
 from patchforest.tree.reduced import ReducedImage
 from patchforest.tree.stream import stream_forest
 from patchforest.tree.stream_gather import stream_gather
-from patchforest.tree.window import unit_range
+from patchforest.tree.window import unit_range, warn_if_dark
 from patchforest.values import Array, Forest, ImageSource
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -125,6 +125,7 @@ def stream_item(
     forest = stream_forest(seen, settings.forest, rng=rng, reduced=reduced)
     full = reduced if reduced.complete else None  # a forest that needs no pixels has read none
     patches = stream_gather(seen, forest, settings.patch, reduced=full).patches
+    seen.warn()
     if not seen.changes:
         patches *= np.float32(1 / 255)
     shares = leaf_shares(label, forest, settings.q, len(settings.classes))
@@ -137,14 +138,26 @@ class _UnitRange:
     def __init__(self, source: ImageSource, window: tuple[float, float] | None) -> None:
         self._source, self._window = source, window
         self.shape, self.levels, self.mpp, self.tile = source.shape, source.levels, source.mpp, source.tile
-        self.changes = window is not None or source.read(0, 0, 0, 1, 1).dtype != np.uint8
+        dtype = source.read(0, 0, 0, 1, 1).dtype
+        self.changes = window is not None or dtype != np.uint8
+        self._full = float(np.iinfo(dtype).max) if window is None and dtype.kind == "u" else 0.0
+        self._most = 0
 
     def read(
         self, level: int = 0, row: int = 0, column: int = 0, height: int | None = None, width: int | None = None
     ) -> Array:
         """A window of the image, as ``cut_item`` would see it."""
         pixels = self._source.read(level, row, column, height, width)
-        return unit_range(pixels, self._window) if self.changes else pixels
+        if not self.changes:
+            return pixels
+        if self._full:
+            self._most = max(self._most, int(pixels.max()))
+        return unit_range(pixels, (0.0, self._full) if self._full else self._window)
+
+    def warn(self) -> None:
+        """Once, at the end, where the whole image used so little of its type that a window was forgotten."""
+        if self._full:
+            warn_if_dark(f"pixels of {self._full:.0f} at most", self._most, self._full)
 
 
 def variant_rng(seed: int, case_id: str, variant: int) -> np.random.Generator | None:
@@ -207,8 +220,8 @@ def _items(task: ItemTask) -> tuple[dict[str, Any], bool]:
         image, label = _pixels(case, settings)
         channels = image.shape[2]
         if channels != settings.channels:
-            hint = "convert the images, so that all have as many"
-            raise InputError(case.image, f"has {channels} channels where model.channels is {settings.channels}", hint)
+            hint = "convert it, so that all have as many"
+            raise InputError(case.image, f"has {channels} channels where most images have {settings.channels}", hint)
         for variant, there in enumerate(files):
             if there is None:
                 if isinstance(image, np.ndarray):

@@ -200,8 +200,9 @@ def read_item(path: Path, sha256: str | None = None) -> PreparedItem:
 
 def check_item(path: Path) -> dict[str, Any]:
     """The header of an item's file after every byte was checked; InputError as in ``read_item``."""
+    data = _read(path)
     try:
-        return decode_header(_read(path))
+        return decode_header(data)
     except ValueError as fault:
         raise InputError(
             path, str(fault), "run the same `patchforest prepare` again, it makes bad items anew"

@@ -56,7 +56,7 @@ def prepare_run(
     if tests:
         tell(f"{tests} test cases are left out; evaluate a model on their images")
     found = replace(found, cases=tuple(c for c in found.cases if c.split != "test"))
-    settings = prepare_settings(config, found.classes, first_channels(found))
+    settings = prepare_settings(config, found.classes, usual_channels(found))
     files = [*lists, "splits_final.json"] if found.layout == "nnunet" else lists
     return prepare(
         found, out, settings, variants=variants, options=options, files=files, stop=stop, tell=tell, progress=progress
@@ -113,15 +113,26 @@ def resolved_policy(config: RunConfig) -> ForestPolicy | None:
     return policy
 
 
-def first_channels(found: CaseList) -> int:
-    """Channels of the first image that opens; InputError where none does, as the last one says."""
+_ASKED = 16  # images whose headers tell how many channels there are
+
+
+def usual_channels(found: CaseList) -> int:
+    """Channels of most of the first images that open, the fewest on ties; InputError where none opens.
+
+    Of most and not of the first: one odd image must fail by itself, not make all the others fail.
+    """
     fault: Exception = InputError(found.root, "holds no cases to prepare", "add images with masks")
+    seen: list[int] = []
     for case in found.cases:
         try:
-            return int(open_image(case.image).shape[2])
+            seen.append(int(open_image(case.image).shape[2]))
         except (InputError, OSError) as error:
             fault = error
-    raise fault
+        if len(seen) == _ASKED:
+            break
+    if not seen:
+        raise fault
+    return max(sorted(set(seen)), key=seen.count)
 
 
 def require_patch_reader(model: ModelConfig) -> None:

@@ -32,8 +32,8 @@ def default_window(image: Array) -> Window:
         return (0.0, 1.0)
     if image.dtype.kind == "u":
         full = float(np.iinfo(image.dtype).max)
-        if image.dtype.itemsize > 1 and image.size and 0 < int(image.max()) < full / 15:
-            _warn_dark(f"{image.dtype} pixels", float(image.max()), full, stacklevel=4)
+        if image.dtype.itemsize > 1 and image.size:
+            warn_if_dark(f"{image.dtype} pixels", float(image.max()), full, stacklevel=4)
         return (0.0, full)
     low, high = (float(image.min()), float(image.max())) if image.size else (0.0, 0.0)
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -92,14 +92,16 @@ class ByteWindow:
 
     def warn(self) -> None:
         """At the end: a warning where the image used so little of its type that a window was forgotten."""
-        if 0 < self._most < self._full / 15:
-            _warn_dark(f"pixels of {self._full:.0f} at most", self._most, self._full, stacklevel=3)
+        if self._full:
+            warn_if_dark(f"pixels of {self._full:.0f} at most", self._most, self._full, stacklevel=3)
 
 
-def _warn_dark(what: str, most: float, full: float, *, stacklevel: int) -> None:
-    warnings.warn(
-        f"{what} reach only {most:.0f} of {full:.0f}, so they look nearly black; pass "
-        "window=(low, high), e.g. (0, 4095) for 12-bit data",
-        UserWarning,
-        stacklevel=stacklevel + 1,
-    )
+def warn_if_dark(what: str, most: float, full: float, *, stacklevel: int = 2) -> None:
+    """UserWarning where unsigned pixels reach only ``most``, under a fifteenth of their range, such as 12-bit data."""
+    if 0 < most < full / 15:
+        warnings.warn(
+            f"{what} reach only {most:.0f} of {full:.0f}, so they look nearly black; pass "
+            "window=(low, high), e.g. (0, 4095) for 12-bit data",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
