@@ -176,9 +176,10 @@ def write(out: Path, rows: list[dict[str, float]], compression: str) -> None:
     import numba
 
     head = "| side | threads | work | seconds | Mpx/s | ratio to decoding | CPU s | peak MiB | tokens |"
+    versions = f"NumPy {np.__version__}, OpenCV {cv2.__version__}, numba {numba.__version__}"
     circumstances = (
-        f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}, "
-        f"OpenCV {cv2.__version__}, numba {numba.__version__}. Command: `python {' '.join(sys.argv)}`."
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{versions}. Command: `python {' '.join(sys.argv)}`."
     )
     text = "\n".join(
         [f"# Streaming, {date.today()}", "", (__doc__ or "").split("\n\n")[2].replace("\n", " "), "", circumstances, "",
