@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from patchforest.data import pool
 from patchforest.data.pool import Lost, work_in_processes
 
 REPO = Path(__file__).resolve().parents[2]
@@ -113,3 +115,16 @@ def test_workers_end_when_their_main_process_is_killed(tmp_path: Path) -> None:
     while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_worker_that_dies_in_the_middle_of_a_long_answer_is_lost() -> None:
+    def cut_short() -> None:
+        raise OSError("got end of file during message")  # what a connection raises then
+
+    process = SimpleNamespace(join=lambda seconds: None, exitcode=-9, pid=123)
+    worker = SimpleNamespace(
+        connection=SimpleNamespace(recv=cut_short), process=process, task="x", since=0.0, end=lambda: None
+    )
+    answer = pool._answer(worker)  # type: ignore[arg-type]
+    assert isinstance(answer, pool.Lost)
+    assert "SIGKILL" in str(answer)
