@@ -54,6 +54,35 @@ class ImageSource(Protocol):
         ...
 
 
+@runtime_checkable
+class VolumeSource(Protocol):
+    """A volume that can be read in parts: what ``io.volume.open_volume`` returns.
+
+    Axes are (plane, row, column). Where the file knows its place in the patient they are presented as a radiologist
+    sees them, whatever their stored order: plane towards superior, row towards posterior, column towards left. Files
+    without orientation (TIFF stacks, NumPy) are presented as stored.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(D, H, W, C)."""
+        ...
+
+    @property
+    def spacing(self) -> tuple[float, float, float] | None:
+        """Millimetres between voxel centres along (plane, row, column), or None where the file does not say."""
+        ...
+
+    @property
+    def affine(self) -> Array | None:
+        """(4, 4) float64: presented index (plane, row, column, 1) to millimetres right, anterior, superior; or None."""
+        ...
+
+    def read(self, origin: tuple[int, int, int] = (0, 0, 0), shape: tuple[int, int, int] | None = None) -> Array:
+        """Voxels (d, h, w, C) of a box in the file's own values (scaled as its header says), up to the far corner."""
+        ...
+
+
 @dataclass(frozen=True)
 class Region:
     """A box of an image: ``origin`` and ``shape`` in level-0 pixels, one number an axis."""
