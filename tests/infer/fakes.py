@@ -47,11 +47,19 @@ class Constant(nn.Module):
         return self.logits.view(1, -1, 1, 1).expand(len(image), -1, *image.shape[2:])
 
 
-def fake(network: nn.Module, *, window: int = 64, downscale: int = 1, forest: bool = False, classes: int = 2) -> Bundle:
+def fake(
+    network: nn.Module,
+    *,
+    window: int = 64,
+    downscale: int = 1,
+    forest: bool = False,
+    classes: int = 2,
+    mpp: float | None = None,
+) -> Bundle:
     """A bundle around a network for RGB images."""
     policy = ForestPolicy(criterion="gradient", budget=28, window=window) if forest else None
     names = tuple(f"class{k}" for k in range(classes))
-    spec = ModelSpec(ModelConfig(), policy, names, window=window, downscale=downscale)
+    spec = ModelSpec(ModelConfig(), policy, names, window=window, downscale=downscale, mpp=mpp)
     return Bundle(network=network, spec=spec)
 
 

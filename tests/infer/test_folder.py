@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 
 from patchforest.errors import InputError
-from patchforest.infer import folder
-from patchforest.infer.folder import Summary, name_inputs, predict_many
+from patchforest.infer import outputs
+from patchforest.infer.folder import Summary, predict_many
+from patchforest.infer.outputs import Draw, Outputs
 from patchforest.io.label import read_label
+from patchforest.io.open import open_image
+from patchforest.io.pyramid import write_pyramid
+from patchforest.io.scale import Scale
 from patchforest.values import Array
 from tests.infer.fakes import Bright, fake
+
+COLOURS = np.array([[0, 0, 0], [230, 159, 0]], np.uint8)
 
 
 def picture(path: Path, shape: tuple[int, int] = (20, 30), value: int = 230) -> Path:
@@ -27,8 +33,9 @@ def picture(path: Path, shape: tuple[int, int] = (20, 30), value: int = 230) -> 
     return path
 
 
-def run(inputs: list[Path], out: Path, **options: object) -> Summary:
-    return predict_many(fake(Bright()), inputs, out, **options)  # type: ignore[arg-type]
+def run(inputs: list[Path], out: Path, *, draw: Draw | None = None, format: str = ".png", **options: object) -> Summary:
+    outputs = Outputs(format=format, draw=draw)
+    return predict_many(fake(Bright()), inputs, out, outputs=outputs, **options)  # type: ignore[arg-type]
 
 
 def test_masks_overlays_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -82,17 +89,6 @@ def test_a_mask_without_its_state_is_not_taken_for_whole(tmp_path: Path) -> None
     assert run([data], out).done == ("a",)
 
 
-def test_ids_never_collide(tmp_path: Path) -> None:
-    names = ["x/a.png", "x/a.tif", "x/sub/a.png", "y/a.png", "x/b.png", "y/overlays/b.png", "z/x/c.png", "y/c.png"]
-    paths = [picture(tmp_path / n) for n in names]
-    named = name_inputs([tmp_path / "x", tmp_path / "y", tmp_path / "z" / "x", tmp_path / "x" / "b.png"])
-    assert sorted(named.values()) == sorted(paths)
-    assert len({n.lower() for n in named}) == len(paths)
-    assert named["sub/a"] == tmp_path / "x" / "sub" / "a.png"
-    assert not any(n.startswith(("overlays/", ".state/")) for n in named)
-    assert name_inputs([tmp_path / "x"])["b"] == tmp_path / "x" / "b.png"
-
-
 def test_outputs_inside_the_input_folder_are_no_inputs(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     out = tmp_path / "masks"
@@ -103,15 +99,77 @@ def test_outputs_inside_the_input_folder_are_no_inputs(tmp_path: Path) -> None:
 
 def test_tiff_where_asked_or_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = picture(tmp_path / "a.png")
-    assert run([image], tmp_path / "tif", suffix=".tif").done == ("a",)
+    assert run([image], tmp_path / "tif", format=".tif").done == ("a",)
     assert read_label(tmp_path / "tif" / "a.tif").sum() == 63
-    monkeypatch.setattr(folder, "LARGEST_PNG", 25)
-    run([image], tmp_path / "large")
+    monkeypatch.setattr(outputs, "LARGEST_PNG", 25)
+    run([image], tmp_path / "large", format="auto")
     assert (tmp_path / "large" / "a.tif").is_file()
     assert json.loads((tmp_path / "large" / ".state" / "a.json").read_text())["mask"] == "a.tif"
-    assert run([image], tmp_path / "large").skipped == ("a",)
+    assert run([image], tmp_path / "large", format="auto").skipped == ("a",)
     with pytest.raises(ValueError, match="bmp"):
-        run([image], tmp_path / "large", suffix=".bmp")
+        Outputs(format=".bmp")
+    with pytest.raises(ValueError, match="colour"):
+        Outputs(polygons=".geojson")
+    with pytest.raises(ValueError, match=r"\.svg"):
+        Outputs(polygons=".svg")
+
+
+def test_every_output_of_one_image(tmp_path: Path) -> None:
+    image, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    wanted = Outputs(
+        format=".tif", probabilities=True, polygons=".geojson", colours=COLOURS, draw=lambda image, mask: image
+    )
+    summary = predict_many(fake(Bright()), [image], out, outputs=wanted)
+    assert summary.done == ("a",)
+    shares = open_image(out / "probabilities" / "a.tif").read()
+    assert np.array_equal(shares[:, :, 0] > 127, read_label(out / "a.tif") > 0)
+    found = json.loads((out / "a.geojson").read_text())["features"]
+    assert len(found) == 1
+    ring = np.array(found[0]["geometry"]["coordinates"][0])
+    assert (ring.min(0).tolist(), ring.max(0).tolist()) == ([0, 0], [9, 7])
+    assert found[0]["properties"]["classification"]["name"] == "class1"
+    (out / "a.geojson").unlink()
+    assert predict_many(fake(Bright()), [image], out, outputs=wanted).done == ("a",)
+    assert predict_many(fake(Bright()), [image], out, outputs=wanted).skipped == ("a",)
+    assert not list((out / ".state").glob("*.parts"))
+
+
+def test_shards_share_the_work(tmp_path: Path) -> None:
+    for name in "abcde":
+        picture(tmp_path / "data" / f"{name}.png")
+    first, second = (run([tmp_path / "data"], tmp_path / "out", shard=(k, 2)) for k in (1, 2))
+    assert (first.done, second.done) == (("a", "c", "e"), ("b", "d"))
+    listed = [json.loads((tmp_path / "out" / f"predictions-{k}-of-2.json").read_text()) for k in (1, 2)]
+    assert [sorted(part["items"]) for part in listed] == [["a", "c", "e"], ["b", "d"]]
+    assert run([tmp_path / "data"], tmp_path / "out").skipped == tuple("abcde")
+
+
+def test_the_summary_lists_everything(tmp_path: Path) -> None:
+    picture(tmp_path / "data" / "a.png")
+    (tmp_path / "data" / "b.png").write_text("no image")
+    run([tmp_path / "data"], tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert (told["done"], told["failed"]) == (1, 1)
+    assert told["items"]["a"]["status"] == "done"
+    assert told["items"]["b"]["status"] == "failed"
+    assert "b.png" in told["items"]["b"]["reason"]
+
+
+def test_a_view_has_a_mask_of_its_size(tmp_path: Path) -> None:
+    image = np.full((64, 96, 3), 20, np.uint8)
+    image[16:32, 32:80] = 230
+    write_pyramid(tmp_path / "a.tif", [image], shape=(64, 96), dtype=np.uint8, mpp=0.5, kind="image")
+    out = tmp_path / "out"
+    wanted = Outputs(polygons=".geojson", colours=COLOURS)
+    predict_many(fake(Bright()), [tmp_path / "a.tif"], out, outputs=wanted, scale=Scale(mpp=1.0))
+    mask = read_label(out / "a.png")
+    assert mask.shape == (32, 48)
+    assert mask[8:16, 16:40].all()
+    assert mask.sum() == 8 * 24
+    ring = np.array(json.loads((out / "a.geojson").read_text())["features"][0]["geometry"]["coordinates"][0])
+    assert (ring.min(0).tolist(), ring.max(0).tolist()) == ([32, 16], [80, 32])  # level-0 pixels of the file
+    failed = predict_many(fake(Bright()), [picture(tmp_path / "b.png")], out, scale=Scale(mpp=1.0)).failed
+    assert "--input-mpp" in failed["b"]
 
 
 def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
@@ -122,11 +180,11 @@ def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     picture(tmp_path / "a.png")
-    monkeypatch.setattr(folder, "write_mask", full)
+    monkeypatch.setattr(outputs, "write_pyramid", full)
     with pytest.raises(OSError, match="No space"):
         run([tmp_path], tmp_path / "out")
 
@@ -137,7 +195,7 @@ def test_an_image_is_never_replaced_by_its_own_mask(tmp_path: Path) -> None:
     summary = run([image], tmp_path)
     assert "would replace the input" in summary.failed["a"]
     assert image.read_bytes() == before
-    assert run([image], tmp_path, suffix=".tif").done == ("a",)  # beside it is fine
+    assert run([image], tmp_path, format=".tif").done == ("a",)  # beside it is fine
     assert image.read_bytes() == before
 
 

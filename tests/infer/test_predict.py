@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from patchforest.errors import InputError
-from patchforest.infer.predict import predict, shrink
+from patchforest.infer.predict import predict
+from patchforest.infer.working import shrink
 from patchforest.io.write import write_image
 from patchforest.models.bundle import save_model
 from patchforest.values import Array

@@ -33,7 +33,7 @@ def test_auto_cuts_only_what_has_more_pixels_than_32_training_windows() -> None:
     assert len(cover((800, 400), "auto", trained=100)) == 1
     regions = cover((800, 401), "auto", trained=100)
     assert len(regions) > 32
-    assert regions[0].shape == (100, 100)
+    assert regions.side == (100, 100)
     assert len(cover((3000, 4000), "whole", trained=100)) == 1
 
 
@@ -45,6 +45,17 @@ def test_weights_are_symmetric_smooth_and_one_in_the_middle() -> None:
     assert np.abs(np.diff(weight, axis=1)).max() < 0.12
     assert blend_weights((1, 1)).shape == (1, 1)
     assert blend_weights((1, 3)).min() > 0
+
+
+def test_windows_of_a_row_and_windows_that_are_no_squares() -> None:
+    grid = cover((500, 900), "auto", trained=(50, 90))
+    assert grid.side == (50, 90)
+    assert [r for k in range(len(grid.rows)) for r in grid.row(k)] == list(grid)
+
+
+def test_weights_are_such_that_sums_are_exact() -> None:
+    weight = blend_weights((37, 50)).astype(np.float64)
+    assert np.array_equal(weight * 2**16, np.rint(weight * 2**16))
 
 
 @pytest.mark.parametrize("bad", ["all", 0, -3])

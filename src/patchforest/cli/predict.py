@@ -8,60 +8,99 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from patchforest.cli import boundary
+from patchforest.cli.options import InputMpp, Level, Mag, Memory, Mpp, Shard, bytes_of, scale_of, shard_of
 from patchforest.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from patchforest.infer.folder import Summary
 
-Format = Literal["png", "tiff"]
+Format = Literal["auto", "png", "tiff", "ome-tiff", "ome-zarr"]
 Precision = Literal["fp32", "bf16", "fp16"]
+Packing = Literal["plain", "gz"]
+_SUFFIX = {"png": ".png", "tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "auto": "auto"}
 
 
 def command(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="Run folder of `train`, or model folder.", show_default=False)],
-    inputs: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", show_default=False)],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Images, slides, volumes, or folders of them.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder to write masks and overlays to.", show_default=False)],
-    format: Annotated[Format, typer.Option(help="Of the masks.")] = "png",
+    format: Annotated[Format, typer.Option(help="Of the masks: auto is PNG, and pyramidal TIFF for slides.")] = "auto",
+    geojson: Annotated[
+        Packing | None, typer.Option(help="Also write outlines for QuPath: plain, or gz.", show_default=False)
+    ] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write them, 8 bits a class.")] = False,
+    overlays: Annotated[bool, typer.Option(help="Also draw the masks over the images.")] = True,
+    level: Level = None,
+    mpp: Mpp = None,
+    mag: Mag = None,
+    input_mpp: InputMpp = None,
     window: Annotated[
         str, typer.Option(help="auto, whole, or the side in pixels of the windows an image is seen in.")
     ] = "auto",
+    tissue: Annotated[
+        bool | None,
+        typer.Option(help="Leave out windows of a slide without tissue [default: as trained].", show_default=False),
+    ] = None,
     trees: Annotated[int, typer.Option(help="Average over so many forests.", min=1)] = 1,
     flips: Annotated[bool, typer.Option("--flips", help="Average over the four mirror images.")] = False,
     precision: Annotated[Precision, typer.Option(help="Of the computation.")] = "fp32",
-    overlays: Annotated[bool, typer.Option(help="Also draw the masks over the images.")] = True,
+    memory: Memory = "2GB",
+    shard: Shard = "1/1",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished images again.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: all].", min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
 ) -> None:
     """Segment images with a trained model.
 
-    Writes a mask of exactly each image's size, and a colour overlay of it. A bad image is reported and the rest goes
-    on (exit code 4); what is already done is skipped.
+    Writes a mask of exactly each image's size, and a colour overlay of it. Images may be larger than memory. A bad
+    image is reported and the rest goes on (exit code 4); what is already done is skipped, what was interrupted goes on.
     """
-    size = window_size(window)
+    size, scale, part, most = (
+        window_size(window),
+        scale_of(level, mpp, mag, input_mpp),
+        shard_of(shard),
+        bytes_of(memory),
+    )
     from functools import partial
 
     from patchforest.infer.folder import predict_many
+    from patchforest.infer.outputs import Outputs
     from patchforest.models.bundle import load_model
     from patchforest.report.environment import choose_device
     from patchforest.report.overlay import draw_overlay
+    from patchforest.report.palette import class_colours
+    from patchforest.train.progress import Progress
 
     terminal: Terminal = context.obj
     bundle = load_model(run, choose_device(device, threads=threads))
-    summary = predict_many(
-        bundle,
-        inputs,
-        out,
-        suffix=".png" if format == "png" else ".tif",
+    outputs = Outputs(
+        format=_SUFFIX[format],
+        probabilities=probabilities,
+        polygons=None if geojson is None else ".geojson" + (".gz" if geojson == "gz" else ""),
+        colours=class_colours(len(bundle.spec.classes)),
         draw=partial(draw_overlay, window=bundle.spec.intensity_window) if overlays else None,
-        overwrite=overwrite,
-        tell=terminal.say,
-        window=size,
-        trees=trees,
-        flips=flips,
-        precision=precision,
     )
+    with Progress("predict", quiet=terminal.quiet) as progress:
+        summary = predict_many(
+            bundle,
+            inputs,
+            out,
+            outputs=outputs,
+            scale=scale,
+            shard=part,
+            memory=most,
+            overwrite=overwrite,
+            tell=terminal.say,
+            progress=lambda name, share: progress.update(share, name) if share < 1 else None,
+            window=size,
+            trees=trees,
+            flips=flips,
+            precision=precision,
+            tissue=tissue,
+        )
     _finish(terminal, summary, out)
 
 
@@ -79,6 +118,7 @@ def _finish(terminal: Terminal, summary: Summary, out: Path) -> None:
         terminal.error(reason)
     skipped = f", {len(summary.skipped)} were there already" if summary.skipped else ""
     failed = f", {len(summary.failed)} failed" if summary.failed else ""
+    failed = (f", {len(summary.empty)} without tissue" if summary.empty else "") + failed
     terminal.say(f"{len(summary.done)} masks written to {out}{skipped}{failed}; {summary.seconds:.1f} s")
     if summary.failed:
         raise typer.Exit(boundary.SOME_FAILED if summary.done or summary.skipped else boundary.BAD_INPUT)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchforest.cli import boundary
+from patchforest.cli.options import Shard, shard_of
 from patchforest.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ def command(
     ] = None,
     variants: Annotated[int, typer.Option(help="Items an image: one fixed forest, the others random.", min=1)] = 1,
     workers: Annotated[int | None, typer.Option(help="Processes [default: one a core].", min=1)] = None,
-    shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Only the I-th of every N images, I from 1: for arrays of jobs.")
-    ] = "1/1",
+    shard: Shard = "1/1",
     cluster: Annotated[
         str | None, typer.Option(help="Dask scheduler, tcp://HOST:PORT, or local.", show_default=False)
     ] = None,
@@ -70,9 +69,7 @@ def command(
 
 
 def _options(workers: int | None, shard: str, cluster: str | None, max_failures: str, timeout: float) -> JobOptions:
-    index, slash, number = shard.partition("/")
-    if not slash or not index.isdecimal() or not number.isdecimal() or not 1 <= int(index) <= int(number):
-        raise typer.BadParameter(f"--shard is I/N with 1 <= I <= N, e.g. 3/8; got {shard!r}")
+    part = shard_of(shard)
     count, percent = max_failures.removesuffix("%"), max_failures.endswith("%")
     if not count.isdecimal() or (percent and int(count) > 100):
         raise typer.BadParameter(f"--max-failures is a number, or a share such as 10%; got {max_failures!r}")
@@ -80,7 +77,7 @@ def _options(workers: int | None, shard: str, cluster: str | None, max_failures:
 
     return JobOptions(
         workers=workers,
-        part=(int(index), int(number)),
+        part=part,
         cluster=cluster,
         max_failures=None if percent else int(count),
         max_share=int(count) / 100 if percent else 0.0,

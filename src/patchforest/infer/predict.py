@@ -1,30 +1,32 @@
 """From an image to its full-resolution mask with a trained model: the same road as in training, without the dice.
 
-image → unit range → (area-averaged down-scaling) → one forest, or one a window → network → probabilities → mask of
+image → (the model's scale) → unit range → one forest, or one a window → network → blended probabilities → mask of
 exactly the image's size.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from patchforest.errors import InputError
-from patchforest.infer.windows import blend_weights, cover
+from patchforest.infer.blend import blended_rows
+from patchforest.infer.windows import cover
+from patchforest.infer.working import Tissue, WorkingImage, as_source
 from patchforest.io.open import open_image
-from patchforest.models.bundle import Bundle, ModelSpec, load_model
+from patchforest.models.bundle import Bundle, load_model
 from patchforest.nn.raster import ForestBatch
 from patchforest.tree.cut import cut_forest
-from patchforest.tree.window import unit_range
-from patchforest.values import Array, Forest, Region
+from patchforest.values import Array, Forest, ImageSource, Region
 
 SMALLEST = 32
 """Images with a shorter side are padded to it by their edge pixels, inside; the mask has the image's own size."""
@@ -60,7 +62,7 @@ class Prediction:
 
 def predict(
     model: Bundle | str | Path,
-    image: Array | str | Path,
+    image: Array | ImageSource | str | Path,
     *,
     probabilities: bool = False,
     trees: int = 1,
@@ -70,14 +72,17 @@ def predict(
 ) -> Prediction:
     """The mask of an image of any size, by a model (loaded, or its folder).
 
+    For images whose mask does not fit into memory see ``infer.slide.predict_slide``.
+
     Parameters
     ----------
-    image : (H, W, C) or (H, W) array with values as in the training files, or the path of an image file.
+    image : (H, W, C) or (H, W) array with values as in the training files, an ``ImageSource``, or the path of an image
+        file. A model that was trained at so many microns per pixel needs a source that states its own.
     probabilities : return them as well; they cost K × H × W floats.
     trees : average over so many forests: the fixed one, then random ones (the test-time forest of SHF).
     flips : average over the image and its three mirror images.
     window : ``"whole"``, a side in (down-scaled) pixels, or ``"auto"``; see ``infer.windows.cover``. Windows overlap by
-        a quarter and are blended, so memory is bounded by K × H × W floats and one window.
+        a quarter and are blended.
     precision : ``fp32``, ``bf16`` or ``fp16`` autocast.
 
     Raises
@@ -88,66 +93,100 @@ def predict(
     """
     bundle = load_model(Path(model)) if isinstance(model, str | Path) else model
     name = str(image) if isinstance(image, str | Path) else "image"
-    pixels = open_image(Path(image)).read() if isinstance(image, str | Path) else np.asarray(image)
-    if trees < 1:
-        raise ValueError(f"trees must be at least 1; got {trees}")
+    if isinstance(image, str | Path):
+        image = open_image(Path(image))
+    source = image if isinstance(image, ImageSource) else as_source(np.asarray(image), name)
     start = time.perf_counter()
-    spec = bundle.spec
-    unit = prepare(pixels, spec, name)
-    regions = cover(unit.shape[:2], window, spec.window)
-    try:
-        with inference(bundle.network, precision):
-            probability, forests, tokens = _run(bundle, unit, regions, trees, 4 if flips else 1)
-    except RuntimeError as error:  # PyTorch has no other word for a full memory of the CPU
-        if "memory" not in str(error).lower():
-            raise
-        raise MemoryError(f"{name}: not enough memory for {regions[0].shape} pixels at a time; set a window") from None
-    full = _enlarge(probability, spec.downscale, pixels.shape[:2])
-    mask = (full[0] > 0.5).astype(np.uint8) if len(full) == 1 else full.argmax(0).astype(np.uint8)
-    seen = tuple(_in_image(r, f, spec.downscale, pixels.shape[:2]) for r, f in zip(regions, forests))
-    return Prediction(mask, full if probabilities else None, seen, tokens, time.perf_counter() - start)
+    working = WorkingImage(source, bundle.spec, name)
+    grid = cover(working.frame, window, bundle.spec.window)
+    seer = Seer(bundle, working, trees=trees, flips=flips, precision=precision, keep=True)
+    shape = (source.shape[0], source.shape[1])
+    outputs = num_outputs(bundle)
+    full = np.empty((outputs, *shape), np.float32) if probabilities else None
+    mask = np.empty(shape, np.uint8)
+    rows = blended_rows(grid, seer.answers(grid), outputs)
+    for first, band in working.enlargement.bands(rows):
+        mask[first : first + band.shape[1]] = hard(band)
+        if full is not None:
+            full[:, first : first + band.shape[1]] = band
+    seen = tuple(in_image(r, f, working.enlargement.factor, shape) for r, f in zip(grid, seer.forests, strict=True))
+    return Prediction(mask, full, seen, seer.tokens, time.perf_counter() - start)
 
 
-def prepare(pixels: Array, spec: ModelSpec, name: str = "image") -> Array:
-    """(h, w, C) float32 in [0, 1]: the image as the network sees it, down-scaled by exact area averages.
+def num_outputs(bundle: Bundle) -> int:
+    """K: 1 for two classes, else as many as there are classes."""
+    return 1 if len(bundle.spec.classes) == 2 else len(bundle.spec.classes)
 
-    Raises
-    ------
-    InputError : wrong number of axes or channels, no pixels, or values without a known range.
+
+def hard(probability: Array) -> Array:
+    """Class numbers (n, w) uint8 of probabilities (K, n, w), K = 1 for that of one foreground class."""
+    return (probability[0] > 0.5).astype(np.uint8) if len(probability) == 1 else probability.argmax(0).astype(np.uint8)
+
+
+class Seer:
+    """A model's answers to windows of an image, the next window being read while it computes.
+
+    Attributes
+    ----------
+    tokens : leaves read so far, all trees and flips together.
+    forests : the first forest of every window so far, None for models without; kept only where asked for.
     """
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or min(pixels.shape) < 1:
-        raise InputError(name, f"has shape {pixels.shape}, not (height, width, channels)", "give a 2-D image")
-    if pixels.shape[2] != spec.model.channels:
-        given = f"has {pixels.shape[2]} channels, the model was trained on {spec.model.channels}"
-        raise InputError(name, given, "convert the image, or use a model for such images")
-    try:
-        unit = unit_range(pixels, spec.intensity_window)
-    except ValueError as error:
-        raise InputError(name, str(error), "give values as in the training images") from None
-    return shrink(unit, spec.downscale)
 
+    def __init__(
+        self, bundle: Bundle, image: WorkingImage, *, trees: int, flips: bool, precision: str, keep: bool = False
+    ) -> None:
+        if trees < 1:
+            raise ValueError(f"trees must be at least 1; got {trees}")
+        autocast_type(precision)
+        self._bundle, self._image, self._trees, self._flips = bundle, image, trees, 4 if flips else 1
+        self._precision, self._keep = precision, keep
+        self.tokens, self.forests = 0, []  # type: int, list[Forest | None]
 
-def shrink(image: Array, factor: int) -> Array:
-    """(ceil(h / f), ceil(w / f), C) means of f × f blocks; the far edges are repeated where a block reaches over."""
-    if factor == 1:
-        return image
-    height, width, channels = image.shape
-    rows, columns = -(-height // factor), -(-width // factor)
-    over = ((0, rows * factor - height), (0, columns * factor - width), (0, 0))
-    whole = np.pad(image, over, mode="edge") if any(b for _, b in over) else image
-    small = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
-    return small.reshape(rows, columns, channels)
+    def answers(self, grid: Iterable[Region], tissue: Tissue | None = None) -> Iterator[Array | None]:
+        """(K, h, w) float32 of every window, None for one without tissue where a mask of it is given."""
+        regions = list(grid)
+        wanted = [tissue is None or tissue.within(region) for region in regions]
+        if len(regions) == 1 and wanted[0]:
+            yield self._answer(self._image.read(regions[0]), regions[0])
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="patchforest-read") as reader:
+            ahead: deque[Future[Array]] = deque()
+            coming = iter([region for region, want in zip(regions, wanted) if want])
+            for region in itertools.islice(coming, 1):
+                ahead.append(reader.submit(self._image.read, region))
+            try:
+                for region, want in zip(regions, wanted):
+                    if not want:
+                        yield None
+                        continue
+                    pixels = ahead.popleft().result()
+                    for following in itertools.islice(coming, 1):
+                        ahead.append(reader.submit(self._image.read, following))
+                    yield self._answer(pixels, region)
+            finally:
+                reader.shutdown(cancel_futures=True)
+
+    def _answer(self, pixels: Array, region: Region) -> Array:
+        try:
+            with inference(self._bundle.network, self._precision):
+                values, used = _window(
+                    self._bundle, pixels, (*region.origin, *self._image.frame), self._trees, self._flips
+                )
+        except RuntimeError as error:  # PyTorch has no other word for a full memory of the CPU
+            if "memory" not in str(error).lower():
+                raise
+            raise MemoryError(f"not enough memory for {region.shape} pixels at a time; set a window") from None
+        self.tokens += sum(len(f) for f in used if f is not None)
+        if self._keep:
+            self.forests.append(used[0])
+        return values
 
 
 @contextlib.contextmanager
 def inference(network: nn.Module, precision: str = "fp32") -> Iterator[None]:
     """Evaluation mode, no gradients, autocast at a precision; the network's mode is restored after."""
-    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision not in types:
-        raise ValueError(f"precision must be one of {', '.join(types)}; got {precision!r}")
     device, training = _device(network).type, network.training
-    cast = torch.autocast(device, types[precision], enabled=precision != "fp32")
+    cast = torch.autocast(device, autocast_type(precision), enabled=precision != "fp32")
     network.eval()
     try:
         with torch.inference_mode(), cast:
@@ -156,28 +195,12 @@ def inference(network: nn.Module, precision: str = "fp32") -> Iterator[None]:
         network.train(training)
 
 
-def _run(
-    bundle: Bundle, unit: Array, regions: tuple[Region, ...], trees: int, flips: int
-) -> tuple[Array, list[Forest | None], int]:
-    """Blended probabilities (K, h, w), the first forest of every window, and the number of tokens."""
-    forests: list[Forest | None] = []
-    frame, tokens = unit.shape[:2], 0
-    canvas, total = None, np.zeros(frame, np.float32)
-    for region in regions:
-        box = tuple(slice(o, o + s) for o, s in zip(region.origin, region.shape))
-        values, used = _window(bundle, unit[box], (*region.origin, *frame), trees, flips)
-        forests.append(used[0])
-        tokens += sum(len(f) for f in used if f is not None)
-        if len(regions) == 1:
-            return values, forests, tokens
-        if canvas is None:
-            canvas = np.zeros((len(values), *frame), np.float32)
-        weight = blend_weights(region.shape)
-        canvas[(slice(None), *box)] += values * weight
-        total[box] += weight
-    assert canvas is not None
-    canvas /= total
-    return canvas, forests, tokens
+def autocast_type(precision: str) -> torch.dtype:
+    """The type of a precision's name; ValueError for another name."""
+    types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision not in types:
+        raise ValueError(f"precision must be one of {', '.join(types)}; got {precision!r}")
+    return types[precision]
 
 
 def _window(
@@ -215,29 +238,22 @@ def _padded(image: Array) -> Array:
     return np.pad(image, [*over, (0, 0)], mode="edge") if any(b for _, b in over) else image
 
 
-def _enlarge(probability: Array, factor: int, shape: tuple[int, ...]) -> Array:
-    """(K, H, W): every value spread over its factor × factor block, bilinear, cropped to the image."""
-    if factor == 1:
-        return probability
-    size = (probability.shape[2] * factor, probability.shape[1] * factor)
-    full = np.empty((len(probability), *shape), np.float32)
-    for k, plane in enumerate(probability):
-        full[k] = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)[: shape[0], : shape[1]]
-    return full
-
-
-def _in_image(
-    region: Region, forest: Forest | None, factor: int, shape: tuple[int, ...]
+def in_image(
+    region: Region, forest: Forest | None, factor: tuple[float, float], shape: tuple[int, int]
 ) -> tuple[Region, Forest | None]:
-    """A window and its forest in level-0 pixels; leaves that only cover padding are left out."""
-    origin = tuple(o * factor for o in region.origin)
-    size = tuple(min(s * factor, n - o) for s, n, o in zip(region.shape, shape, origin))
-    if forest is None:
+    """A window and its forest in pixels of the image, ``factor`` times larger; leaves on padding alone are left out.
+
+    None for the forest where the factor is not whole: its leaves then have no whole sides in the image.
+    """
+    step = round(factor[0])
+    origin = tuple(round(o * f) for o, f in zip(region.origin, factor))
+    size = tuple(min(round(s * f), n - o) for s, f, n, o in zip(region.shape, factor, shape, origin))
+    if forest is None or factor != (step, step):
         return Region(origin, size), None
-    corner = forest.origin * factor
+    corner = forest.origin * step
     keep = (corner < np.array(size)).all(axis=1)
     scaled = Forest(
-        corner[keep], forest.size[keep] * factor, forest.level[keep], size, forest.root * factor, forest.cell * factor
+        corner[keep], forest.size[keep] * step, forest.level[keep], size, forest.root * step, forest.cell * step
     )
     return Region(origin, size), scaled
 

@@ -31,6 +31,7 @@ _MAX_TILE = 1 << 26  # pixels
 _SEGMENT_BYTES = (279, 325)  # byte counts of strips and tiles
 _TRUSTED = (*_SEGMENT_BYTES, 322, 323)  # and width and height of tiles
 _MICRONS = {2: 25_400.0, 3: 10_000.0}  # per inch, per centimetre
+_MICRONS_OF = {"µm": 1.0, "um": 1.0, "&#181;m": 1.0, "&#xB5;m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 
 
 class VendorFormat(InputError):
@@ -231,10 +232,13 @@ def continues(level: Level, base: Level, last: Level) -> bool:
 
 
 def microns_per_pixel(page: Any) -> float | None:
-    """Microns per pixel from Aperio's description or the resolution tags, where plausible (0.05 to 20)."""
-    text = re.search(r"\bMPP\s*=\s*([0-9.]+)", str(page.description)[:4096])
-    if text and str(page.description).startswith("Aperio"):
+    """Microns per pixel from Aperio's or OME's description or the resolution tags, where plausible (0.05 to 20)."""
+    description = str(page.description)[:65536]
+    text = re.search(r"\bMPP\s*=\s*([0-9.]+)", description) if description.startswith("Aperio") else None
+    if text:
         values = [float(text.group(1))]
+    elif sizes := _ome_sizes(description):
+        values = sizes
     else:
         unit, tags = page.tags.get(296), [page.tags.get(282), page.tags.get(283)]
         microns = _MICRONS.get(int(unit.value) if unit is not None else 2)
@@ -244,6 +248,37 @@ def microns_per_pixel(page: Any) -> float | None:
         values = [microns * pair[1] / pair[0] for pair in pairs]
     plausible = all(0.05 <= value <= 20 for value in values) and max(values) <= 1.01 * min(values)
     return values[0] if plausible else None
+
+
+def _ome_sizes(description: str) -> list[float]:
+    """Microns per pixel along x and y of the first image of an OME description; none where it does not say."""
+    if "<OME" not in description:
+        return []
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description)
+    found = []
+    for axis in "XY":
+        size = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', pixels[0]) if pixels else None
+        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]*)"', pixels[0]) if pixels else None
+        factor = _MICRONS_OF.get(unit.group(1) if unit else "µm")
+        try:
+            value = float(size.group(1)) * factor if size and factor else 0.0
+        except ValueError:
+            return []
+        if value <= 0:
+            return []
+        found.append(value)
+    return found
+
+
+def objective_power(page: Any) -> float | None:
+    """Magnification of the objective by Aperio's description, or None."""
+    description = str(page.description)[:4096]
+    text = re.search(r"\bAppMag\s*=\s*([0-9.]+)", description) if description.startswith("Aperio") else None
+    try:
+        power = float(text.group(1)) if text else 0.0
+    except ValueError:
+        return None
+    return power if 0.1 <= power <= 200 else None
 
 
 def _single(value: Any) -> int:

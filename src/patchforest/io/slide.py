@@ -25,7 +25,8 @@ INSTALL = "to read slides, run: pip install 'patchforest[wsi]'"
 _AGAIN = "copy the slide again, with every file that belongs to it"
 _MPP = ("openslide.mpp-x", "openslide.mpp-y")
 _TILE = ("openslide.level[0].tile-height", "openslide.level[0].tile-width")
-_PROPERTIES = (*_MPP, *_TILE, "openslide.vendor")
+_POWER = "openslide.objective-power"
+_PROPERTIES = (*_MPP, *_TILE, _POWER, "openslide.vendor")
 _BAND = 1 << 22  # pixels that OpenSlide draws at once
 _SERIES = b"\x20\x00\x0e\x00"  # DICOM tag (0020,000E), SeriesInstanceUID, little-endian
 _DICOM_HEAD = 1 << 16
@@ -74,6 +75,7 @@ class SlideSource:
             raise InputError(path, f"is a slide of {self._levels} pixels", _AGAIN)
         self.vendor = properties["openslide.vendor"]
         self._mpp = _microns(properties)
+        self.magnification = _power(properties)
         self._tile = _tile(properties, self._levels[0])
 
     @property
@@ -182,7 +184,7 @@ def dicom_slide(folder: Path) -> SlideSource | None:
         files.append(path)
     if not files:
         return None
-    series = _series_of(files[0])
+    series = series_of(files[0])
     other = next((path for path in files if series not in _head(path)), None)
     if other is not None:
         what = f"holds DICOM files of more than one series ({files[0].name} and {other.name} differ)"
@@ -190,7 +192,7 @@ def dicom_slide(folder: Path) -> SlideSource | None:
     return SlideSource(files[0])
 
 
-def _series_of(path: Path) -> bytes:
+def series_of(path: Path) -> bytes:
     """The bytes of a DICOM file's series element, b"" where it is not near the beginning."""
     head = _head(path)
     place = head.find(_SERIES + b"UI")
@@ -247,6 +249,15 @@ def _microns(properties: dict[str, str]) -> float | None:
         return None
     plausible = 0.05 <= min(x, y) <= max(x, y) <= 20 and max(x, y) <= 1.01 * min(x, y)
     return (x if x == y else math.sqrt(x * y)) if plausible else None
+
+
+def _power(properties: dict[str, str]) -> float | None:
+    """Magnification of the objective, or None where the slide does not say."""
+    try:
+        power = float(properties[_POWER])
+    except (KeyError, ValueError):
+        return None
+    return power if 0.1 <= power <= 200 else None
 
 
 def _tile(properties: dict[str, str], size: tuple[int, int]) -> tuple[int, int]:

@@ -34,6 +34,7 @@ from patchforest.io.pages import (
     level_of,
     look_of,
     microns_per_pixel,
+    objective_power,
     reduced_pages,
     require_no_vendor,
     same_kind,
@@ -96,6 +97,7 @@ class TiffSource:
             if same_kind(level, self._stored[0]) and continues(level, self._stored[0], self._stored[-1]):
                 self._stored.append(level)
         self._mpp = microns_per_pixel(page)
+        self.magnification = objective_power(page)
 
     @property
     def mpp(self) -> float | None:

@@ -32,16 +32,21 @@ class ModelSpec:
     forest : how to cut images for it; None for a model without a forest.
     classes : class names by number, background first.
     intensity_window : pixel values that become 0 and 1, or None for the range of the dtype.
-    window : side of the square training windows, in pixels after down-scaling.
+    window : side of the square training windows, or their (height, width), in pixels after down-scaling.
     downscale : images are area-averaged by this factor before anything else, and the mask scaled back.
+    mpp : microns per pixel of the images that it was trained on, before down-scaling: other images are brought to that
+        scale first. None: images are taken as they are.
+    tissue : it was trained on tissue alone: windows of a slide without any are background, and not looked at.
     """
 
     model: ModelConfig
     forest: ForestPolicy | None
     classes: tuple[str, ...]
     intensity_window: tuple[float, float] | None = None
-    window: int = 512
+    window: int | tuple[int, int] = 512
     downscale: int = 1
+    mpp: float | None = None
+    tissue: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +164,12 @@ def _consistent(spec: ModelSpec) -> ModelSpec:
         raise ValueError(f"{spec.model.classes} outputs for the classes {', '.join(map(str, spec.classes))}")
     if spec.forest is not None and spec.forest.cell != spec.model.cell:
         raise ValueError(f"forest of cell {spec.forest.cell}, model of cell {spec.model.cell}")
-    for name in ("window", "downscale"):
-        if not isinstance(getattr(spec, name), int) or getattr(spec, name) < 1:
+    sides = spec.window if isinstance(spec.window, tuple) else (spec.window,)
+    for name, value in [*(("window", side) for side in sides), ("downscale", spec.downscale)]:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1 or len(sides) > 2:
             raise ValueError(f"{name} is {getattr(spec, name)!r}, not a whole number of pixels")
+    if spec.mpp is not None and not (isinstance(spec.mpp, int | float) and 0 < spec.mpp < 1e6):
+        raise ValueError(f"mpp is {spec.mpp!r}, not a number of microns")
     return spec
 
 

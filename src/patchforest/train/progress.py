@@ -41,7 +41,9 @@ class Progress:
             self._bar.stop()
 
     def update(self, progress: float, values: str) -> None:
-        """Move the bar; in a log, a line every twentieth of the run."""
+        """Move the bar; in a log, a line every twentieth of the run. A smaller progress begins the next one."""
+        if progress < self._told:
+            self._told = -1.0
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=progress, values=values)
         elif not self._quiet and (progress - self._told >= self._every or progress >= 1 > self._told):

@@ -1,0 +1,106 @@
+"""An image as the network sees it: at the model's scale, in unit range, a window at a time."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from patchforest.errors import InputError
+from patchforest.infer.blend import Enlargement
+from patchforest.io.array import ArraySource
+from patchforest.io.scale import Scale, at_scale, thumbnail
+from patchforest.models.bundle import ModelSpec
+from patchforest.tree.tissue import find_tissue
+from patchforest.tree.window import unit_range
+from patchforest.values import Array, ImageSource, Region
+
+THUMBNAIL = 2048
+
+
+class WorkingImage:
+    """Windows of an image at the scale a model was trained at.
+
+    Attributes
+    ----------
+    frame : (h, w) of the image at that scale; windows are given in its pixels.
+    enlargement : from the frame back to the image's own size.
+
+    Raises
+    ------
+    InputError : other channels than the model's; the model was trained at so many microns per pixel, and the image
+        does not state its own.
+    """
+
+    def __init__(self, source: ImageSource, spec: ModelSpec, path: str | Path = "image") -> None:
+        if source.shape[2] != spec.model.channels:
+            given = f"has {source.shape[2]} channels, the model was trained on {spec.model.channels}"
+            raise InputError(path, given, "convert the image, or use a model for such images")
+        self._path, self._window, self._down = path, spec.intensity_window, spec.downscale
+        self._view = source if spec.mpp is None else at_scale(source, Scale(mpp=spec.mpp), path)
+        height, width = self._view.shape[:2]
+        self.frame = (-(-height // self._down), -(-width // self._down))
+        own = (source.shape[0], source.shape[1])
+        factor = getattr(self._view, "factor", (1.0, 1.0)) if self._view is not source else (1.0, 1.0)
+        self.enlargement = Enlargement(self.frame, own, (factor[0] * self._down, factor[1] * self._down))
+
+    def read(self, region: Region) -> Array:
+        """(h, w, C) float32 in [0, 1] of a window.
+
+        Raises
+        ------
+        InputError : pixels that cannot be read, or whose range nobody knows.
+        """
+        top, left = (o * self._down for o in region.origin)
+        height, width = (
+            min(s * self._down, n - o) for s, n, o in zip(region.shape, self._view.shape, (top, left), strict=False)
+        )
+        pixels = self._view.read(0, top, left, height, width)
+        try:
+            unit = unit_range(pixels, self._window)
+        except ValueError as error:
+            raise InputError(self._path, str(error), "give values as in the training images") from None
+        return shrink(unit, self._down)
+
+    def tissue(self) -> Tissue:
+        """Where the image shows tissue, found on a thumbnail of at most 2048 pixels a side."""
+        return Tissue(find_tissue(thumbnail(self._view, THUMBNAIL)), self.frame)
+
+
+class Tissue:
+    """A mask of the tissue, asked about windows of a frame."""
+
+    def __init__(self, mask: Array, frame: tuple[int, int]) -> None:
+        self.mask, self._frame = mask, frame
+
+    def within(self, region: Region) -> bool:
+        """Whether a window holds tissue, the pixels of the thumbnail around it included."""
+        box = []
+        for origin, side, length, pixels in zip(region.origin, region.shape, self._frame, self.mask.shape):
+            low = math.floor(origin / length * pixels) - 1
+            box.append(slice(max(low, 0), math.ceil((origin + side) / length * pixels) + 1))
+        return bool(self.mask[tuple(box)].any())
+
+    def __bool__(self) -> bool:
+        return bool(self.mask.any())
+
+
+def as_source(pixels: Array, name: str = "image") -> ImageSource:
+    """An array (H, W, C) or (H, W) as an image; InputError for other shapes."""
+    if pixels.ndim not in (2, 3) or min(pixels.shape) < 1:
+        raise InputError(name, f"has shape {pixels.shape}, not (height, width, channels)", "give a 2-D image")
+    return ArraySource(pixels, name)
+
+
+def shrink(image: Array, factor: int) -> Array:
+    """(ceil(h / f), ceil(w / f), C) means of f × f blocks; the far edges are repeated where a block reaches over."""
+    if factor == 1:
+        return image
+    height, width, channels = image.shape
+    rows, columns = -(-height // factor), -(-width // factor)
+    over = ((0, rows * factor - height), (0, columns * factor - width), (0, 0))
+    whole = np.pad(image, over, mode="edge") if any(b for _, b in over) else image
+    small = cv2.resize(whole, (columns, rows), interpolation=cv2.INTER_AREA)
+    return small.reshape(rows, columns, channels)
