@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from patchforest.cli.options import bytes_of, scale_of, shard_of
+from patchforest.cli.options import bytes_of, scale_of, scale_settings, shard_of
 from patchforest.io.scale import AS_STORED
 
 
@@ -37,3 +37,9 @@ def test_scales() -> None:
         scale_of(1, 0.5, None, None)
     with pytest.raises(typer.BadParameter, match="input-mpp must lie"):
         scale_of(None, None, None, -1.0)
+
+
+def test_scales_as_settings() -> None:
+    assert scale_settings(None, None, None, None) == []
+    assert scale_settings(2, None, None, None) == ["data.level=2"]
+    assert scale_settings(None, None, 20.0, 0.25) == ["data.mpp=0.5", "data.input_mpp=0.25"]

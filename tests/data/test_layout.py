@@ -58,7 +58,7 @@ def test_folders_below_images_are_kept_and_group(tmp_path: Path) -> None:
         (["images/a.png", "images/a.jpg", "masks/a.png"], r"a\.jpg and a\.png"),
         (["images/a.png"], "no folder masks/ or labels/"),
         (["images/a.png", "masks/a.png", "labels/a.png"], "both masks/ and labels/"),
-        (["images/a.nii", "masks/a.nii"], "holds no cases"),
+        (["images/a.mp4", "masks/a.mp4"], "holds no cases"),
         (["pictures/a.png"], "holds pictures"),
     ],
 )
@@ -100,7 +100,7 @@ def test_nnunet(tmp_path: Path) -> None:
         (["imagesTr/c_0000.png", "imagesTr/c_0001.png", "labelsTr/c.png"], {}, "further channel"),
         (["imagesTr/c.png", "labelsTr/c.png"], {}, "CASE_0000"),
         (["imagesTr/c_0000.png"], {}, "image c"),
-        (["imagesTr/c_0000.nii.gz"], {"file_ending": ".nii.gz"}, r"\.nii\.gz"),
+        (["imagesTr/c_0000.mha"], {"file_ending": ".mha"}, r"\.mha"),
         (["imagesTr/c_0000.png"], {"file_ending": None}, "lacks file_ending"),
         (["imagesTr/c_0000.png", "labelsTr/c.png", "imagesTs/c_0000.png", "labelsTs/c.png"], {}, "same id: c"),
     ],

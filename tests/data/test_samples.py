@@ -187,7 +187,7 @@ def test_window_of_other_dtypes_and_downscale(tmp_path: Path) -> None:
 
 def test_crop_reflects_and_ignores_beyond_the_edges(rng: np.random.Generator) -> None:
     picture = Picture(rng.integers(0, 256, (5, 9, 1), dtype=np.uint8), np.ones((5, 9), np.uint8))
-    image, label = crop(picture, (-3, 4), 10)
+    image, label = crop(picture, (-3, 4), (10, 10))
     assert image.shape == (10, 10, 1)
     assert (label == 1).sum() == 25
     assert np.array_equal(image[3:8, :5], picture.image[:, 4:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +69,9 @@ def test_polygons_carry_the_probability_of_their_own_class(tmp_path: Path, class
     wanted = Outputs(polygons=".geojson", colours=COLOURS)
     paths, names = wanted.paths(tmp_path, "a", (30, 20), 1), ("none", "one", "two")[:classes]
     wanted.write(paths, Banded(mask, shares), ArraySource(np.zeros((30, 20, 3), np.uint8)), names)
-    text = (tmp_path / "a.geojson").read_text()
-    assert '"Probability":0.8' in text
-    assert '"Probability":0.6' in text
+    features = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    told = [feature["properties"]["measurements"]["Probability"] for feature in features]
+    assert told == pytest.approx([0.8, 0.6])
     assert np.array_equal(read_geojson(tmp_path / "a.geojson", names=names).read(0, 0, 30, 20), mask)
     assert np.array_equal(open_image(tmp_path / "a.png").read()[:, :, 0], mask)
 

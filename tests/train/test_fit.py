@@ -126,7 +126,7 @@ def test_sigterm_saves_and_exits_75(data: Path, finished: Path, tmp_path: Path) 
 def test_a_stop_during_validation_is_heard(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from patchforest.train import validate
 
-    real, seen = validate.predict, []
+    real, seen = validate.score_picture, []
 
     def predict(*args: object, **options: object) -> object:
         seen.append(1)
@@ -134,7 +134,7 @@ def test_a_stop_during_validation_is_heard(data: Path, tmp_path: Path, monkeypat
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(validate, "predict", predict)
+    monkeypatch.setattr(validate, "score_picture", predict)
     before = signal.getsignal(signal.SIGTERM)
     run = tmp_path / "run"
     with pytest.raises(Preempted) as stop:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchforest.cli import boundary
+from patchforest.cli.options import InputMpp, Level, Mag, Mpp, scale_of
 from patchforest.cli.predict import Precision, window_size
 from patchforest.cli.terminal import Terminal
 
@@ -29,6 +30,10 @@ def command(
         list[str] | None,
         typer.Option(metavar="VALUE=CLASS", help="e.g. 255=1 [default: as in training]. Repeatable."),
     ] = None,
+    level: Level = None,
+    mpp: Mpp = None,
+    mag: Mag = None,
+    input_mpp: InputMpp = None,
     window: Annotated[
         str, typer.Option(help="auto, whole, or the side in pixels of the windows an image is seen in.")
     ] = "auto",
@@ -45,6 +50,8 @@ def command(
     seconds. A case that cannot be read is reported and the rest goes on (exit code 4).
     """
     options = {"window": window_size(window), "trees": trees, "flips": flips, "precision": precision}
+    scale = scale_of(level, mpp, mag, input_mpp)
+    from patchforest.io.scale import AS_STORED
     from patchforest.report.environment import choose_device
     from patchforest.report.evaluation import evaluate_run
 
@@ -56,6 +63,7 @@ def command(
         split=split,
         layout=layout,
         label_map=_label_map(label_map),
+        scale=None if scale == AS_STORED else scale,
         device=choose_device(device, threads=threads),
         report=report,
         tell=terminal.say,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from patchforest.cli.options import InputMpp, Level, Mag, Mpp, scale_of
 from patchforest.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ def command(
         tuple[float, float] | None,
         typer.Option(help="LOW HIGH: pixel values for black and white where the image is not 8-bit."),
     ] = None,
+    level: Level = None,
+    mpp: Mpp = None,
+    mag: Mag = None,
+    input_mpp: InputMpp = None,
     out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("forest.png"),
     max_side: Annotated[int, typer.Option(help="Longest side of the picture in pixels.", min=16)] = 1600,
 ) -> None:
@@ -40,6 +45,7 @@ def command(
         raise typer.BadParameter("give one of --budget, --threshold and --uniform", ctx=context)
     if (budget, threshold, uniform) == (None, None, None):
         budget = 1024
+    scale = scale_of(level, mpp, mag, input_mpp)
     from patchforest.report.forest_run import draw_forest_of
     from patchforest.values import ForestPolicy
 
@@ -52,7 +58,7 @@ def command(
         uniform=uniform,
         max_depth=max_depth,
     )
-    run = draw_forest_of(image, policy, out=out, window=window, max_side=max_side)
+    run = draw_forest_of(image, policy, out=out, window=window, scale=scale, max_side=max_side)
     _print(context.obj, image, out, run)
 
 

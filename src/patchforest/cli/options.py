@@ -41,6 +41,14 @@ def scale_of(level: int | None, mpp: float | None, mag: float | None, input_mpp:
         raise typer.BadParameter(str(fault).replace("magnification", "mag").replace("input_mpp", "input-mpp")) from None
 
 
+def scale_settings(level: int | None, mpp: float | None, mag: float | None, input_mpp: float | None) -> list[str]:
+    """The same options as settings of a recipe, those that were given."""
+    scale = scale_of(level, mpp, mag, input_mpp)
+    wanted = scale.mpp if scale.magnification is None else 10 / scale.magnification
+    given = {"level": scale.level, "mpp": wanted, "input_mpp": scale.input_mpp}
+    return [f"data.{name}={value}" for name, value in given.items() if value is not None]
+
+
 def shard_of(text: str) -> tuple[int, int]:
     """(I, N) of ``I/N``."""
     index, slash, number = text.partition("/")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchforest.cli import boundary
-from patchforest.cli.options import Shard, shard_of
+from patchforest.cli.options import InputMpp, Level, Mag, Mpp, Shard, scale_settings, shard_of
 from patchforest.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ def command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, as for train. Repeatable."),
     ] = None,
+    level: Level = None,
+    mpp: Mpp = None,
+    mag: Mag = None,
+    input_mpp: InputMpp = None,
     variants: Annotated[int, typer.Option(help="Items an image: one fixed forest, the others random.", min=1)] = 1,
     workers: Annotated[int | None, typer.Option(help="Processes [default: one a core].", min=1)] = None,
     shard: Shard = "1/1",
@@ -46,6 +50,7 @@ def command(
     reads the folder in place of the images. A bad image is reported and the rest goes on (exit code 4). Stopped at any
     moment, the same command goes on; `verify` reads every byte again.
     """
+    seen_at = scale_settings(level, mpp, mag, input_mpp)
     options = _options(workers, shard, cluster, max_failures, timeout)
     from patchforest.train.config import load_config
     from patchforest.train.prepare import prepare_run
@@ -53,7 +58,7 @@ def command(
     from patchforest.train.stop import StopRequest
 
     terminal: Terminal = context.obj
-    config = load_config(recipe, [*(settings or []), "train.max_steps=1"])  # how long to train shapes no item
+    config = load_config(recipe, [*(settings or []), *seen_at, "train.max_steps=1"])  # how long to train shapes no item
     with Progress("prepare", quiet=terminal.quiet) as progress, StopRequest().listening() as stop:
         summary = prepare_run(
             config,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from patchforest.cli.options import InputMpp, Level, Mag, Mpp, scale_settings
 from patchforest.cli.terminal import Terminal
 
 
@@ -28,6 +29,10 @@ def command(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a setting, e.g. --set train.lr=1e-3. Repeatable."),
     ] = None,
+    level: Level = None,
+    mpp: Mpp = None,
+    mag: Mag = None,
+    input_mpp: InputMpp = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in the run folder.")] = True,
     report: Annotated[bool, typer.Option(help="Write report.html into the run folder at the end.")] = True,
     print_config: Annotated[
@@ -43,7 +48,7 @@ def command(
 
     from patchforest.train.config import config_dict, load_config
 
-    config = load_config(recipe, settings or [])
+    config = load_config(recipe, [*(settings or []), *scale_settings(level, mpp, mag, input_mpp)])
     if print_config:
         print(yaml.safe_dump(config_dict(config), sort_keys=False, allow_unicode=True), end="")
         return

@@ -79,7 +79,7 @@ def augment(
     rng: np.random.Generator,
     settings: Augment | None = None,
     *,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
 ) -> tuple[Array, Array]:
     """A varied copy of a window: image of the same dtype and channels, label int16 with -1 where nothing is known.
 
@@ -88,16 +88,16 @@ def augment(
     image : (h, w, C), uint8, or float32 in [0, 1] (other data passes its window first).
     label : (h, w) class numbers, -1 for pixels to ignore.
     settings : default ``Augment()``.
-    size : side of the result, cut from the middle of the source; None: the source's own (h, w). A source larger than
+    size : side of the result, or its (height, width), cut from the middle of the source; None: the source's own (h, w). A source larger than
         the result (see ``Augment.margin``) lets a warp look at real pixels beyond the window.
 
     Raises
     ------
     ValueError : another dtype or rank, sizes of image and label that differ, or a source smaller than ``size``.
     """
-    _check(image, label, size)
+    shape = (size, size) if isinstance(size, int) else size or (image.shape[0], image.shape[1])
+    _check(image, label, shape)
     chosen = settings or Augment()
-    shape = image.shape[:2] if size is None else (size, size)
     image, label = _place(image, label.astype(np.int16, copy=False), shape, rng, chosen)
     image, label = _turn(image, label, rng, chosen)
     image = _tone(image, rng, chosen)
@@ -110,12 +110,12 @@ def augment(
     return np.ascontiguousarray(image), np.ascontiguousarray(label)
 
 
-def _check(image: Array, label: Array, size: int | None) -> None:
+def _check(image: Array, label: Array, size: tuple[int, int]) -> None:
     if image.ndim != 3 or image.dtype not in (np.uint8, np.float32):
         raise ValueError(f"image must be (h, w, C), uint8 or float32 in [0, 1]; got {image.shape} {image.dtype}")
     if label.shape != image.shape[:2]:
         raise ValueError(f"label must have the image's size {image.shape[:2]}; got {label.shape}")
-    if size is not None and size > min(label.shape):
+    if size[0] > label.shape[0] or size[1] > label.shape[1]:
         raise ValueError(f"size must fit the source {label.shape}; got {size}")
 
 

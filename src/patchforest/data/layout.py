@@ -17,8 +17,11 @@ from pathlib import Path, PurePosixPath
 from patchforest.data.classes import read_classes
 from patchforest.data.tables import read_csv, read_json, read_text, some
 from patchforest.errors import InputError
+from patchforest.io.formats import SUFFIXES, stem_of
+from patchforest.io.geojson import SUFFIXES as POLYGONS
+from patchforest.io.zarr import is_zarr
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
+_LABEL_SUFFIXES = (*SUFFIXES, *POLYGONS)
 LAYOUTS = ("paired", "nnunet", "csv")
 _LABEL_FOLDERS = ("masks", "labels")
 _MANIFESTS = ("manifest.csv", "dataset.csv", "cases.csv")
@@ -110,7 +113,7 @@ def select_cases(cases: Sequence[Case], list_path: str | Path) -> tuple[Case, ..
     known = {c.id: c for c in cases}
     lines = (line.strip() for line in read_text(Path(list_path)).splitlines())
     ids = [line for line in lines if line and not line.startswith("#")]
-    ids = [i if i in known or not i.lower().endswith(SUFFIXES) else str(PurePosixPath(i).with_suffix("")) for i in ids]
+    ids = [i if i in known else _stem(i) for i in ids]
     if not ids:
         raise InputError(list_path, "names no cases", "write one id a line, e.g. " + next(iter(known), "case_001"))
     unknown = [i for i in ids if i not in known]
@@ -181,7 +184,7 @@ def _find_paired(root: Path, require_labels: bool) -> CaseList:
     if not folders and require_labels:
         raise InputError(root, "has no folder masks/ or labels/", "put a mask of the same name there for every image")
     images = _files_by_id(image_folder)
-    labels = _files_by_id(folders[0]) if folders else {}
+    labels = _files_by_id(folders[0], _LABEL_SUFFIXES) if folders else {}
     if require_labels:
         _require_partners(root, set(images), set(labels), f"images/ and {folders[0].name}/")
     cases = tuple(
@@ -242,7 +245,7 @@ def _read_manifest(path: Path, require_labels: bool) -> CaseList:
     for row in rows:
         label = row.get(label_column or "", "")
         for name in (row["image"], *([label] if label else [])):
-            if not name or not (path.parent / name).is_file():
+            if not name or not _is_there(path.parent / name):
                 missing.append(name or "(empty)")
         if not label and require_labels:
             raise InputError(path, f"gives no {label_column} for {row['image']}", "add it or leave the row out")
@@ -264,11 +267,21 @@ def _read_manifest(path: Path, require_labels: bool) -> CaseList:
     return CaseList(tuple(cases), read_classes(path.parent), "csv", path.parent)
 
 
+def _is_there(path: Path) -> bool:
+    return path.is_file() or is_zarr(path)
+
+
+def _bare(name: str) -> str:
+    """A file's name without its suffix, that of polygons included."""
+    polygons = next((s for s in sorted(POLYGONS, key=len, reverse=True) if name.lower().endswith(s)), None)
+    return name[: -len(polygons)] if polygons and len(name) > len(polygons) else stem_of(name)
+
+
 def _default_id(image: str) -> str:
     """A manifest row's id: the image's path without suffix, or only its stem if it lies outside the CSV's folder."""
     path = PurePosixPath(image.replace("\\", "/"))
     outside = path.is_absolute() or ".." in path.parts
-    return path.stem if outside else str(path.with_suffix(""))
+    return stem_of(path.name) if outside else str(path.parent / stem_of(path.name))
 
 
 def _with_found_groups(found: CaseList) -> CaseList:
@@ -292,7 +305,8 @@ def _group_columns(rows: list[dict[str, str]]) -> tuple[str, str] | None:
 def _stem(name: str) -> str:
     """An id as a table may write it: without the suffix of an image file and without a leading ``images/``."""
     name = name.replace("\\", "/").removeprefix("images/")
-    return str(PurePosixPath(name).with_suffix("")) if name.lower().endswith(SUFFIXES) else name
+    path = PurePosixPath(name)
+    return str(path.parent / stem_of(path.name)) if name.lower().endswith(SUFFIXES) else name
 
 
 def _files_by_id(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
@@ -301,11 +315,13 @@ def _files_by_id(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str
     twice: list[str] = []
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(files):
-            if name.startswith(".") or not name.lower().endswith(suffixes):
+        arrays = [f for f in folders if is_zarr(Path(where) / f)]
+        folders[:] = [f for f in folders if f not in arrays]
+        for name in sorted([*files, *arrays]):
+            if name.startswith(".") or not (name in arrays or name.lower().endswith(suffixes)):
                 continue
             path = Path(where) / name
-            identity = path.relative_to(folder).with_suffix("").as_posix()
+            identity = (path.relative_to(folder).parent / _bare(name)).as_posix()
             if identity in found:
                 twice.append(f"{found[identity].name} and {name}")
             found[identity] = path

@@ -25,10 +25,22 @@ class Picture:
     ----------
     image : (H, W, C) in the file's own dtype.
     label : (H, W) uint8 or uint16 class numbers.
+    mpp : microns per pixel of the image before it was made smaller, or None.
     """
 
     image: Array
     label: Array
+    mpp: float | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.label.shape[0], self.label.shape[1]
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[Array, Array]:
+        """Image (h, w, C) and class numbers (h, w) of a window, without copying."""
+        box = slice(row, row + height), slice(column, column + width)
+        return self.image[box], self.label[box]
 
     @property
     def nbytes(self) -> int:
@@ -51,15 +63,22 @@ def load_case(
     """
     if case.label is None:
         raise InputError(case.image, "has no mask", "add one of the same stem or leave the image out")
-    image = open_image(case.image).read()
+    source = open_image(case.image)
+    image = source.read()
     label = read_label(case.label, label_map=label_map, num_classes=num_classes)
     check_pair(image.shape, label.shape, case.image, case.label)
-    if intensity_window is None and image.dtype != np.uint8:
+    if intensity_window is None:
+        require_known_range(image, case)
+    return Picture(shrink_image(image, downscale), shrink_label(label, downscale), source.mpp)
+
+
+def require_known_range(image: Array, case: Case) -> None:
+    """InputError for pixels whose range nobody knows without an intensity window."""
+    if image.dtype != np.uint8:
         try:
             default_window(image)
         except ValueError as fault:
             raise InputError(case.image, str(fault), "set intensity_window in the configuration") from fault
-    return Picture(shrink_image(image, downscale), shrink_label(label, downscale))
 
 
 def check_case(
@@ -78,9 +97,14 @@ def check_case(
     label = read_label(case.label, label_map=label_map, num_classes=num_classes)
     shape = open_image(case.image).shape
     check_pair(shape, label.shape, case.image, case.label)
-    if channels is not None and shape[2] != channels:
+    require_channels(shape[2], channels, case)
+
+
+def require_channels(found: int, channels: int | None, case: Case) -> None:
+    """InputError for an image with other than ``channels`` channels; None admits any."""
+    if channels is not None and found != channels:
         hint = "convert the images, so that all have as many"
-        raise InputError(case.image, f"has {shape[2]} channels where the first training image has {channels}", hint)
+        raise InputError(case.image, f"has {found} channels where the first training image has {channels}", hint)
 
 
 def shrink_image(image: Array, factor: int) -> Array:

@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 
 from patchforest.data.layout import Case
-from patchforest.data.load import load_case
 from patchforest.data.prepared import PreparedItem, PrepareSettings, check_item, item_name, write_item
+from patchforest.data.samples import open_picture
+from patchforest.data.slides import SlidePicture
 from patchforest.errors import InputError
-from patchforest.io.label import check_pair, read_label
 from patchforest.io.open import open_image
+from patchforest.io.scale import at_scale
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.detail import BY_TILES
 from patchforest.tree.gather import gather
@@ -236,21 +237,24 @@ def _items(task: ItemTask) -> tuple[dict[str, Any], bool]:
 def _pixels(case: Case, settings: PrepareSettings) -> tuple[Array | ImageSource, Array]:
     """Image and label of a case; the image as a source where it is large, can be read in parts, and is cut by tiles."""
     source = open_image(case.image)
-    height, width, _ = source.shape
-    whole = source.tile[0] >= height and source.tile[1] >= width
+    whole = source.tile[0] >= source.shape[0] and source.tile[1] >= source.shape[1]
     by_tiles = settings.forest.uniform is not None or settings.forest.criterion in (*BY_TILES, "uniform", "random")
+    known = {"label_map": settings.label_map, "num_classes": len(settings.classes)}
+    assert case.label is not None
+    height, width = at_scale(source, settings.scale, case.image).shape[:2]
     if height * width > LARGE and settings.downscale == 1 and by_tiles and not whole:
-        assert case.label is not None
-        label = read_label(case.label, label_map=settings.label_map, num_classes=len(settings.classes))
-        check_pair(source.shape, label.shape, case.image, case.label)
-        return source, label
-    picture = load_case(
+        slide = SlidePicture(case, names=settings.classes, scale=settings.scale, **known)  # type: ignore[arg-type]
+        return slide.view, slide.label.read(0, 0, *slide.shape)
+    picture = open_picture(
         case,
-        label_map=settings.label_map,
-        num_classes=len(settings.classes),
         downscale=settings.downscale,
         intensity_window=settings.intensity_window,
+        scale=settings.scale,
+        names=settings.classes,
+        **known,  # type: ignore[arg-type]
     )
+    if isinstance(picture, SlidePicture):
+        return picture.read(0, 0, *picture.shape)
     return picture.image, picture.label
 
 

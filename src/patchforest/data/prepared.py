@@ -21,6 +21,7 @@ from safetensors.numpy import load, save
 
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_bytes
+from patchforest.io.scale import AS_STORED, Scale
 from patchforest.tree.serial import decode_forest, encode_forest
 from patchforest.values import Array, Forest, ForestPolicy
 
@@ -42,6 +43,7 @@ class PrepareSettings:
     channels : of the images; others fail.
     patch : side p of a patch.
     q : side of the grid of label shares a leaf.
+    scale : the view of every image that is cut; see ``io.scale``.
     seed : of the random forests of variants above 0; the fixed forest, variant 0, knows no seed.
     """
 
@@ -53,6 +55,7 @@ class PrepareSettings:
     label_map: Mapping[int | str, int] | None = None
     intensity_window: tuple[float, float] | None = None
     downscale: int = 1
+    scale: Scale = AS_STORED
     seed: int = 0
 
     def named(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class PrepareSettings:
         policy = {k: v for k, v in asdict(self.forest).items() if k != "fresh"}
         policy["window"] = policy["window"] if policy["budget"] is not None else None
         labels = self.label_map
+        scale = {"mpp": self.scale.mpp, "level": self.scale.level, "input_mpp": self.scale.input_mpp}
         return {
             "format": FORMAT,
             **{f"forest.{k}": v for k, v in policy.items()},
@@ -69,6 +73,7 @@ class PrepareSettings:
             if self.intensity_window is None
             else [float(v) for v in self.intensity_window],
             "data.downscale": self.downscale,
+            **{f"data.{k}": v for k, v in scale.items() if v is not None},
             "model.channels": self.channels,
             "model.patch": self.patch,
             "model.q": self.q,

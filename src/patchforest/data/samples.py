@@ -19,13 +19,28 @@ from torch.utils.data import Dataset
 
 from patchforest.data.augment import IGNORE, Augment, augment
 from patchforest.data.layout import Case
-from patchforest.data.load import LabelMap, Picture, load_case
+from patchforest.data.load import (
+    LabelMap,
+    Picture,
+    check_case,
+    load_case,
+    require_channels,
+    require_known_range,
+)
+from patchforest.data.slides import SlidePicture, is_polygons
 from patchforest.errors import InputError
+from patchforest.io.array import ArraySource
+from patchforest.io.open import open_image
+from patchforest.io.scale import AS_STORED, Scale, thumbnail
 from patchforest.tree.cut import cut_forest
+from patchforest.tree.tissue import find_tissue
 from patchforest.tree.window import unit_range
 from patchforest.values import Array, Forest, ForestPolicy
 
 _MAX_PLACES = 2000  # remembered foreground pixels a class and image
+LARGE = 1 << 26
+"""Pixels up to which an image is held in memory as a whole, 8,192²."""
+TISSUE = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +106,11 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """A picture and, per foreground class, flat positions of some of its pixels."""
+    """A picture and what to look at in it: per class, flat positions of some of its pixels, in the order of
+    ``picture.shape``; under ``TISSUE`` those of tissue.
+    """
 
-    picture: Picture
+    picture: Picture | SlidePicture
     places: dict[int, Array]
 
 
@@ -104,16 +121,19 @@ class WindowSamples(Dataset[Sample]):
     ----------
     cases : with masks.
     policy : how to cut the forest of each window after augmentation, at random if ``policy.fresh``; None: no forest.
-    window : side of the square windows in pixels of the down-scaled image. Smaller images are reflected at their far
-        edges; the label is -1 there.
+    window : side of the square windows, or their (height, width), in pixels of the down-scaled image. Smaller images
+        are reflected at their far edges; the label is -1 there.
     seed : not negative.
     augment : None for windows as they are.
     label_map, num_classes : see ``io.read_label``.
     intensity_window : (low, high) of the images' own values that becomes 0 to 1; None: the full range of the dtype.
     downscale : work on images so many times smaller (area average; masks by majority).
     foreground : share of windows that hold a pixel of a class drawn evenly from the classes of the image except 0.
+    scale : see images at this scale; see ``io.scale``.
+    tissue : centre windows that are not drawn for a class on tissue, where the image is a stained slide.
+    names : class names by number, for labels that are polygons.
     cache : keep decoded images in memory, in their own dtype; at most ``cache_bytes`` in each process, further images
-        are read anew each time.
+        are read anew each time. Images over ``LARGE`` pixels are never held: their windows are read when drawn.
 
     Raises
     ------
@@ -125,7 +145,7 @@ class WindowSamples(Dataset[Sample]):
         cases: Sequence[Case],
         *,
         policy: ForestPolicy | None,
-        window: int,
+        window: int | tuple[int, int],
         samples_per_epoch: int,
         seed: int,
         augment: Augment | None = None,
@@ -133,13 +153,17 @@ class WindowSamples(Dataset[Sample]):
         num_classes: int | None = None,
         intensity_window: tuple[float, float] | None = None,
         downscale: int = 1,
+        scale: Scale = AS_STORED,
+        tissue: bool = False,
+        names: Sequence[str] | None = None,
         foreground: float = 0.5,
         cache: bool = True,
         cache_bytes: int = 2 << 30,
     ) -> None:
         if not cases:
             raise ValueError("no cases to draw windows from")
-        if window < 1 or samples_per_epoch < 1 or downscale < 1 or seed < 0 or not 0 <= foreground <= 1:
+        self.window = (window, window) if isinstance(window, int) else window
+        if min(self.window) < 1 or samples_per_epoch < 1 or downscale < 1 or seed < 0 or not 0 <= foreground <= 1:
             raise ValueError(
                 "window, samples_per_epoch and downscale must be at least 1, seed not negative, foreground 0 to 1; got "
                 f"{window}, {samples_per_epoch}, {downscale}, {seed}, {foreground}"
@@ -148,10 +172,11 @@ class WindowSamples(Dataset[Sample]):
             if case.label is None:
                 raise InputError(case.image, "has no mask", "training needs one for every image")
         self.cases = tuple(cases)
-        self.policy, self.window, self.augment = policy, window, augment
+        self.policy, self.augment = policy, augment
         self.samples_per_epoch, self.seed, self.foreground = samples_per_epoch, seed, foreground
         self.label_map = dict(label_map) if label_map is not None else None
         self.num_classes, self.intensity_window, self.downscale = num_classes, intensity_window, downscale
+        self.scale, self.tissue, self.names = scale, tissue, None if names is None else tuple(names)
         self.cache_bytes = cache_bytes if cache else 0
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
         self._held: dict[int, _Held] = {}
@@ -176,7 +201,7 @@ class WindowSamples(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, epoch, index])
         number = self._case_number(epoch, index)
         held = self._load(number)
-        frame = held.picture.label.shape
+        frame = held.picture.shape
         origin = self._origin(held, rng)
         image, label = self._window(held.picture, origin, rng)
         forest = None
@@ -194,37 +219,60 @@ class WindowSamples(Dataset[Sample]):
     def _load(self, number: int) -> _Held:
         if number in self._held:
             return self._held[number]
-        picture = load_case(
+        picture = open_picture(
             self.cases[number],
             label_map=self.label_map,
             num_classes=self.num_classes,
             downscale=self.downscale,
             intensity_window=self.intensity_window,
+            scale=self.scale,
+            names=self.names,
         )
         rng = np.random.default_rng([self.seed, number, 0, 2])
-        held = _Held(picture, _foreground_places(picture.label, rng) if self.foreground > 0 else {})
-        if self._held_bytes + picture.nbytes <= self.cache_bytes:
+        held = _Held(picture, self._places(picture, rng))
+        if self._held_bytes + picture.nbytes <= self.cache_bytes or not picture.nbytes:
             self._held[number] = held
             self._held_bytes += picture.nbytes
         return held
 
+    def _places(self, picture: Picture | SlidePicture, rng: np.random.Generator) -> dict[int, Array]:
+        coarse = picture.label if isinstance(picture, Picture) else picture.label.coarse()
+        places = _foreground_places(coarse, rng) if self.foreground > 0 else {}
+        places = {k: _in_frame(at, coarse.shape, picture.shape) for k, at in places.items()}
+        if self.tissue and self.foreground < 1:
+            small = picture.tissue() if isinstance(picture, SlidePicture) else find_tissue(_shrunk(picture.image))
+            if small.any() and not small.all():
+                at = np.flatnonzero(small)
+                at = np.sort(at[rng.integers(len(at), size=min(len(at), 10 * _MAX_PLACES))])
+                places[TISSUE] = _in_frame(at, small.shape, picture.shape)
+        return places
+
     def _origin(self, held: _Held, rng: np.random.Generator) -> tuple[int, int]:
         """Corner of a window inside the image (0 along axes shorter than the window)."""
-        side, room = self.window, [max(0, s - self.window) for s in held.picture.label.shape]
-        if held.places and rng.random() < self.foreground:
-            places = held.places[int(rng.choice(list(held.places)))]
-            pixel = divmod(int(places[rng.integers(len(places))]), held.picture.label.shape[1])
-            corner = [p - int(rng.integers(side // 4, side - side // 4)) for p in pixel]  # in the window's middle half
+        frame = held.picture.shape
+        room = [max(0, s - w) for s, w in zip(frame, self.window)]
+        classes = [k for k in held.places if k != TISSUE]
+        chosen = None
+        if classes and rng.random() < self.foreground:
+            chosen = int(rng.choice(classes))
+        elif TISSUE in held.places:
+            chosen = TISSUE
+        if chosen is not None:
+            places = held.places[chosen]
+            pixel = divmod(int(places[rng.integers(len(places))]), frame[1])  # in the window's middle half
+            corner = [p - int(rng.integers(w // 4, w - w // 4)) for p, w in zip(pixel, self.window)]
         else:
             corner = [int(rng.integers(r + 1)) for r in room]
         row, column = (min(max(c, 0), r) for c, r in zip(corner, room, strict=True))
         return row, column
 
-    def _window(self, picture: Picture, origin: tuple[int, int], rng: np.random.Generator) -> tuple[Array, Array]:
+    def _window(
+        self, picture: Picture | SlidePicture, origin: tuple[int, int], rng: np.random.Generator
+    ) -> tuple[Array, Array]:
         """Pixels (h, w, C), uint8 or float32 in [0, 1], and label (h, w) int16 of an augmented window."""
-        margin = int(np.ceil((self.augment.margin - 1) * self.window / 2)) if self.augment else 0
-        corner = (origin[0] - margin, origin[1] - margin)
-        image, label = crop(picture, corner, self.window + 2 * margin)
+        margin = [int(np.ceil((self.augment.margin - 1) * w / 2)) if self.augment else 0 for w in self.window]
+        corner = (origin[0] - margin[0], origin[1] - margin[1])
+        image, label = crop(picture, corner, (self.window[0] + 2 * margin[0], self.window[1] + 2 * margin[1]))
         if image.dtype != np.uint8 or self.intensity_window is not None:
             image = unit_range(image, self.intensity_window)
         if self.augment is None:
@@ -232,14 +280,86 @@ class WindowSamples(Dataset[Sample]):
         return augment(image, label, rng, self.augment, size=self.window)
 
 
-def crop(picture: Picture, corner: tuple[int, int], side: int) -> tuple[Array, Array]:
-    """A square of a picture: image (side, side, C), reflected beyond the edges, and label int16, -1 there."""
-    height, width = picture.label.shape
-    rows, columns = (
-        (max(c, 0), min(c + side, s), max(-c, 0), max(c + side - s, 0)) for c, s in zip(corner, (height, width))
+def open_picture(
+    case: Case,
+    *,
+    label_map: LabelMap | None = None,
+    num_classes: int | None = None,
+    downscale: int = 1,
+    intensity_window: tuple[float, float] | None = None,
+    scale: Scale = AS_STORED,
+    names: Sequence[str] | None = None,
+) -> Picture | SlidePicture:
+    """A labelled image at a scale: in memory up to ``LARGE`` pixels, read in windows above.
+
+    Parameters and errors as of ``load_case`` and ``SlidePicture``.
+    """
+    if case.label is not None and (scale != AS_STORED or is_polygons(case.label) or _is_large(case)):
+        slide = SlidePicture(
+            case, names=names, label_map=label_map, num_classes=num_classes, downscale=downscale, scale=scale
+        )
+        if slide.shape[0] * slide.shape[1] * downscale**2 > LARGE:
+            return slide
+        image, label = slide.read(0, 0, *slide.shape)
+        if intensity_window is None:
+            require_known_range(image, case)
+        return Picture(image, label, slide.view.mpp)
+    return load_case(
+        case,
+        label_map=label_map,
+        num_classes=num_classes,
+        downscale=downscale,
+        intensity_window=intensity_window,
     )
-    inside = (slice(rows[0], rows[1]), slice(columns[0], columns[1]))
-    image, label = picture.image[inside], picture.label[inside].astype(np.int16)
+
+
+def check_picture(
+    case: Case,
+    *,
+    label_map: LabelMap | None = None,
+    num_classes: int | None = None,
+    channels: int | None = None,
+    scale: Scale = AS_STORED,
+    names: Sequence[str] | None = None,
+) -> None:
+    """Raise what ``open_picture`` and reading all of its labels would; see ``data.load.check_case``."""
+    if case.label is None or not (scale != AS_STORED or is_polygons(case.label) or _is_large(case)):
+        check_case(case, label_map=label_map, num_classes=num_classes, channels=channels)
+        return
+    slide = SlidePicture(case, names=names, label_map=label_map, num_classes=num_classes, scale=scale)
+    require_channels(slide.view.shape[2], channels, case)
+    slide.label.coarse()
+
+
+def _is_large(case: Case) -> bool:
+    shape = open_image(case.image).shape
+    return shape[0] * shape[1] > LARGE
+
+
+def _shrunk(image: Array) -> Array:
+    """A picture of at most 2048 pixels a side, by area averages."""
+    return thumbnail(ArraySource(image))
+
+
+def _in_frame(at: Array, small: tuple[int, ...], frame: tuple[int, int]) -> Array:
+    """Flat positions in a small raster as those of the middle of their pixels in a frame."""
+    if tuple(small) == frame:
+        return at
+    rows, columns = np.divmod(at, small[1])
+    place = (
+        ((rows + 0.5) * frame[0] / small[0]).astype(np.int64),
+        ((columns + 0.5) * frame[1] / small[1]).astype(np.int64),
+    )
+    return place[0] * frame[1] + place[1]
+
+
+def crop(picture: Picture | SlidePicture, corner: tuple[int, int], size: tuple[int, int]) -> tuple[Array, Array]:
+    """A window of a picture: image (h, w, C), reflected beyond the edges, and label int16, -1 there."""
+    rows, columns = (
+        (max(c, 0), min(c + n, s), max(-c, 0), max(c + n - s, 0)) for c, n, s in zip(corner, size, picture.shape)
+    )
+    image, label = picture.read(rows[0], columns[0], rows[1] - rows[0], columns[1] - columns[0])
+    label = label.astype(np.int16)
     beyond = (rows[2:], columns[2:])
     if any(any(pair) for pair in beyond):
         image = np.pad(image, (*beyond, (0, 0)), mode="reflect")

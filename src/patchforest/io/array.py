@@ -33,9 +33,9 @@ class ArraySource:
     """
 
     format = "array"
-    mpp: float | None = None
 
-    def __init__(self, pixels: Array, path: str | Path = "array") -> None:
+    def __init__(self, pixels: Array, path: str | Path = "array", *, mpp: float | None = None) -> None:
+        self.mpp = mpp
         if pixels.ndim not in (2, 3) or pixels.size == 0:
             raise InputError(
                 path, f"has shape {pixels.shape}", "give an image of shape (H, W) or (H, W, C) with pixels in it"

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from patchforest.errors import InputError
+from patchforest.io.array import ArraySource
 from patchforest.io.open import open_source
-from patchforest.values import Array
+from patchforest.values import Array, ImageSource
 
 OTHER = "other"
 _ONE_GREY = "save class numbers 0, 1, 2, ... in one grey channel (PNG or TIFF)"
@@ -41,8 +42,17 @@ def read_label(
     ValueError
         ``label_map`` has a key that is no integer or ``"other"``, or a class number outside 0 to 65535.
     """
-    path, mapping = Path(path), _checked_map(label_map)
-    values = _one_channel(path)
+    mapping = checked_map(label_map)
+    return class_numbers(_one_channel(Path(path)), path, mapping, num_classes)
+
+
+def class_numbers(
+    values: Array, path: str | Path, mapping: Mapping[int | str, int] | None, num_classes: int | None
+) -> Array:
+    """``values``, whole numbers of any shape as a file holds them, as class numbers: the rules of ``read_label``.
+
+    ``mapping`` comes from ``checked_map``; ``path`` is named in errors.
+    """
     found = _values_in(values)
     if mapping is None:
         _require_not_0_255(found, path, num_classes)
@@ -54,6 +64,31 @@ def read_label(
     if np.array_equal(found, classes):
         return np.ascontiguousarray(values, dtype)
     return _replaced(values, found, classes.astype(dtype))
+
+
+def open_label(path: str | Path) -> ImageSource:
+    """A mask file that is too large for memory, to be read in windows of whole numbers (h, w, 1) as they are stored.
+
+    Its pixels go through ``class_numbers``. Stricter than ``read_label`` where the file is read in parts: one channel,
+    no palette, no packed bits. A file that is decoded as a whole is kept in memory.
+
+    Raises
+    ------
+    InputError
+        As ``read_label``, and for those.
+    """
+    path = Path(path)
+    source = open_source(path)
+    if source.format in ("JPEG", "slide"):
+        raise InputError(path, f"is a {source.format}, whose compression changes class numbers", _ONE_GREY)
+    if source.tile[0] >= source.shape[0] and source.tile[1] >= source.shape[1]:
+        return ArraySource(_one_channel(path), path, mpp=source.mpp)
+    kind = source.read(0, 0, 0, 1, 1).dtype
+    if kind.kind not in "ui":
+        raise InputError(path, f"holds {kind} values, but class numbers are whole", "save it as 8- or 16-bit integers")
+    if source.shape[2] != 1 or not getattr(source, "plain", True):
+        raise InputError(path, "is a mask with colours, a palette or packed bits", _ONE_GREY)
+    return source
 
 
 def check_pair(
@@ -108,7 +143,7 @@ def _values_in(values: Array) -> Array:
     return np.unique(values).astype(np.int64)
 
 
-def _checked_map(label_map: Mapping[int | str, int] | None) -> dict[int | str, int] | None:
+def checked_map(label_map: Mapping[int | str, int] | None) -> dict[int | str, int] | None:
     """The map with integer keys (JSON has them as text) or ``"other"``; ValueError for anything else."""
     if label_map is None:
         return None
@@ -125,7 +160,7 @@ def _checked_map(label_map: Mapping[int | str, int] | None) -> dict[int | str, i
     return checked
 
 
-def _mapped(found: Array, mapping: dict[int | str, int], path: Path, num_classes: int | None) -> Array:
+def _mapped(found: Array, mapping: Mapping[int | str, int], path: str | Path, num_classes: int | None) -> Array:
     """The class number of every found value; InputError listing values that have none."""
     known = set(range(num_classes)) if num_classes is not None else {0, *mapping.values()}
     rest, unknown, classes = mapping.get(OTHER), [], []
@@ -140,14 +175,14 @@ def _mapped(found: Array, mapping: dict[int | str, int], path: Path, num_classes
     return np.array(classes, np.int64)
 
 
-def _require_not_0_255(found: Array, path: Path, num_classes: int | None) -> None:
+def _require_not_0_255(found: Array, path: str | Path, num_classes: int | None) -> None:
     """InputError for the usual picture of a binary mask, 0 and 255, unless 255 is a class."""
     if found[-1] == 255 and set(found.tolist()) <= {0, 255} and (num_classes is None or num_classes <= 255):
         what = "holds 255 for foreground (values 0 and 255)" if len(found) > 1 else "holds only the value 255"
         raise InputError(path, what, "set `label_map: {255: 1}`")
 
 
-def _require_range(found: Array, classes: Array, path: Path, num_classes: int | None) -> None:
+def _require_range(found: Array, classes: Array, path: str | Path, num_classes: int | None) -> None:
     """InputError unless every class number is between 0 and ``num_classes`` - 1 (65535)."""
     limit = 65536 if num_classes is None else num_classes
     outside = found[(classes < 0) | (classes >= limit)].tolist()

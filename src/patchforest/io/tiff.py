@@ -110,6 +110,12 @@ class TiffSource:
         return self._look.photometric == WHITE_IS_ZERO
 
     @property
+    def plain(self) -> bool:
+        """Whether ``read`` gives the numbers that are stored: whole bytes, no palette, no alpha, black is zero."""
+        look = self._look
+        return look.photometric not in (PALETTE, WHITE_IS_ZERO) and look.bits >= 8 and look.alpha is None
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C), upright."""
         look = self._look

@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from patchforest.data.layout import Case, find_cases, select_cases
-from patchforest.data.load import LabelMap, load_case
+from patchforest.data.load import LabelMap
 from patchforest.data.tables import read_json
 from patchforest.errors import InputError
-from patchforest.infer.predict import predict
+from patchforest.io.scale import Scale
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.report.case_view import case_section
 from patchforest.report.environment import describe_environment
 from patchforest.report.html import Section, Table, write_report
 from patchforest.train.config import load_config
 from patchforest.train.evaluate import Evaluation, evaluate
+from patchforest.train.scoring import scale_of_model, score_picture
 
 CLASS_HEADER = ("class", "Dice", "IoU", "boundary F, 2 px", "HD95, px", "empty in both")
 CASE_HEADER = ("case", "Dice", "label ceiling", "tokens", "seconds")
@@ -32,6 +33,7 @@ def evaluate_run(
     split: Path | None = None,
     layout: str = "auto",
     label_map: LabelMap | None = None,
+    scale: Scale | None = None,
     device: str = "cpu",
     report: bool = True,
     tell: Callable[[str], None] | None = None,
@@ -45,6 +47,7 @@ def evaluate_run(
     split : text file of case ids, one a line; or the word ``validation`` or ``train``, the cases of that part of the
         run; None: every case with a mask, and a line says how many of them the model has learned from.
     label_map : stored value → class number; None: what the run was trained with, if it says.
+    scale : see the cases, and compare their masks, at this scale; None: as in training.
     tell : receives a line of text a case.
     options : of ``infer.predict.predict``.
 
@@ -66,10 +69,11 @@ def evaluate_run(
     seen = sum(case.id in parts.get("train", ()) for case in cases)
     if seen and tell is not None:
         tell(f"{seen} of these {len(cases)} cases were in training; --split validation scores the others")
-    result = evaluate(bundle, cases, out, label_map=labels, tell=tell, **(options or {}))
+    seen_at = scale or _trained_scale(run) or scale_of_model(bundle)
+    result = evaluate(bundle, cases, out, label_map=labels, scale=seen_at, tell=tell, **(options or {}))
     if report and result.cases:
         by_id = {case.id: case for case in cases}
-        shown = [_view(by_id[name], bundle, labels, options or {}) for name in _telling(result)]
+        shown = [_view(by_id[name], bundle, labels, seen_at, options or {}) for name in _telling(result)]
         title = f"patchforest: {run.resolve().name} on {data.resolve().name}"
         write_report(out / "report.html", title=title, sections=[_scores(result), *shown, _by_case(result)])
     return result
@@ -129,6 +133,14 @@ def _trained_labels(run: Path) -> LabelMap | None:
     return None
 
 
+def _trained_scale(run: Path) -> Scale | None:
+    """The scale that the run was trained at; None for a bare model."""
+    for folder in (run, run.resolve().parent):
+        if (folder / "config.yaml").is_file():
+            return load_config(folder / "config.yaml").data.scale
+    return None
+
+
 def _telling(result: Evaluation) -> list[str]:
     """Ids of the best, the median and the worst case by Dice (fewer where there are fewer cases)."""
     ranked = sorted(result.cases, key=lambda c: (-c.dice, c.id))
@@ -136,11 +148,12 @@ def _telling(result: Evaluation) -> list[str]:
     return [ranked[i].id for i in places]
 
 
-def _view(case: Case, bundle: Bundle, labels: LabelMap | None, options: dict[str, Any]) -> Section:
+def _view(case: Case, bundle: Bundle, labels: LabelMap | None, scale: Scale, options: dict[str, Any]) -> Section:
     window = bundle.spec.intensity_window
-    picture = load_case(case, label_map=labels, num_classes=len(bundle.spec.classes), intensity_window=window)
-    prediction = predict(bundle, picture.image, **options)
+    scored = score_picture(bundle, case, label_map=labels, scale=scale, options=options)
+    picture, prediction = scored.picture, scored.prediction
     text = f"{prediction.tokens:,} tokens, {prediction.seconds:.2f} s"
+    text += f"; shown {scored.step} times smaller" if scored.step > 1 else ""
     return case_section(
         case.id, picture.image, picture.label, {"": prediction}, classes=bundle.spec.classes, text=text, window=window
     )

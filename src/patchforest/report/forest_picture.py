@@ -53,6 +53,7 @@ def draw_windows(
     image: Array,
     windows: Sequence[tuple[Region, Forest | None]],
     *,
+    frame: tuple[int, ...] | None = None,
     max_side: int = 1600,
     opacity: float = 0.85,
     dim: float = 0.85,
@@ -61,6 +62,10 @@ def draw_windows(
     """As ``draw_forest``, for an image seen in parts, each with a forest of its own (``Prediction.windows``).
 
     Where windows overlap, the first one's frames are shown. A window without a forest shows the image alone.
+
+    Parameters
+    ----------
+    frame : (H, W) in whose pixels windows and forests are given, where ``image`` is a smaller picture of it.
     """
     picture = display_image(image, max_side=max_side, window=window)
     size = shrunk_size(image.shape, max_side)
@@ -68,7 +73,7 @@ def draw_windows(
     if enlarge > 1:
         size = (size[0] * enlarge, size[1] * enlarge)
         picture = cv2.resize(picture, size[::-1], interpolation=cv2.INTER_NEAREST)
-    scale = np.array(size) / np.array(image.shape[:2])
+    scale = np.array(size) / np.array(image.shape[:2] if frame is None else frame)
     out = np.rint(picture * np.float32(dim)).astype(np.uint8)
     free = np.ones(size, bool)
     for region, forest in windows:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from patchforest.io.scale import AS_STORED, Scale, at_scale, thumbnail
 from patchforest.report.display import Window
-from patchforest.values import Array, Forest, ForestPolicy
+from patchforest.values import Array, Forest, ForestPolicy, ImageSource, Region
+
+LARGE = 1 << 27
+"""Pixels up to which an image is read as a whole."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,17 @@ def summarise_forest(forest: Forest) -> ForestSummary:
 
 
 def draw_forest_of(
-    path: Path, policy: ForestPolicy, *, out: Path, window: Window | None = None, max_side: int = 1600
+    path: Path,
+    policy: ForestPolicy,
+    *,
+    out: Path,
+    window: Window | None = None,
+    scale: Scale = AS_STORED,
+    max_side: int = 1600,
 ) -> ForestRun:
     """Reads an image, cuts its forest by a policy, writes the forest drawn over it to ``out``, and times each step.
+
+    Images over ``LARGE`` pixels are streamed, where the criterion allows it.
 
     Raises
     ------
@@ -86,17 +99,38 @@ def draw_forest_of(
     """
     from patchforest.io.open import open_image
     from patchforest.io.write import write_image
-    from patchforest.report.forest_picture import draw_forest
+    from patchforest.report.forest_picture import draw_windows
+    from patchforest.tree.detail import BY_TILES
 
     clock = _Clock()
-    image = open_image(path).read()
-    clock.lap("read")
-    forest = _cut(image, policy, window, clock)
-    picture = draw_forest(image, forest, window=window, max_side=max_side)
+    source = at_scale(open_image(path), scale, path)
+    shape = (int(source.shape[0]), int(source.shape[1]))
+    by_tiles = policy.uniform is not None or policy.criterion in (*BY_TILES, "uniform", "random")
+    if shape[0] * shape[1] > LARGE and by_tiles:
+        image, forest = _stream(source, policy, window, max_side, clock)
+    else:
+        image = source.read()
+        clock.lap("read")
+        forest = _cut(image, policy, window, clock)
+    whole = Region((0, 0), shape)
+    picture = draw_windows(image, [(whole, forest)], frame=shape, window=window, max_side=max_side)
     clock.lap("draw")
     write_image(out, picture)
     clock.lap("write")
-    return ForestRun(forest, summarise_forest(forest), image.shape, str(image.dtype), clock.seconds)
+    return ForestRun(forest, summarise_forest(forest), source.shape, str(image.dtype), clock.seconds)
+
+
+def _stream(
+    source: ImageSource, policy: ForestPolicy, window: Window | None, max_side: int, clock: _Clock
+) -> tuple[Array, Forest]:
+    """A thumbnail of a large image, and its forest cut while it is read, with the budget taken as it is."""
+    from patchforest.tree.stream import stream_forest
+
+    forest = stream_forest(source, replace(policy, window=None), window=window, threads=os.cpu_count() or 1)
+    clock.lap("read and cut")
+    image = thumbnail(source, max_side)
+    clock.lap("thumbnail")
+    return image, forest
 
 
 def _cut(image: Array, policy: ForestPolicy, window: Window | None, clock: _Clock) -> Forest:

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from patchforest.data.layout import Case, find_cases
-from patchforest.data.load import load_case
 from patchforest.errors import InputError
-from patchforest.infer.predict import Prediction, predict
+from patchforest.infer.predict import Prediction
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.report.case_view import case_section
 from patchforest.report.curves import draw_curves
 from patchforest.report.environment import describe_environment
 from patchforest.report.html import Section, Table, write_report
 from patchforest.train.config import RunConfig, config_dict, load_config
-from patchforest.train.metrics import dice
+from patchforest.train.metrics import dice_of
+from patchforest.train.scoring import score_picture
 from patchforest.values import Array
 
 
@@ -33,14 +33,14 @@ def report_run(run: Path, data: Path, *, num_cases: int = 3) -> Path:
     bundle = load_model(run)
     shown = _spread(_validation_cases(run, data, config), num_cases)
     sections, rows = [], []
-    labels, classes = config.data.labels, len(bundle.spec.classes)
-    intensity = config.data.intensity_window
     for case in shown:
-        picture = load_case(case, label_map=labels, num_classes=classes, intensity_window=intensity)
-        prediction = predict(bundle, picture.image)
-        score = float(dice(prediction.mask, picture.label, classes)[1:].mean())
-        rows.append([case.id, *cost_cells(prediction), f"{score:.4f}"])
-        sections.append(_case(case, picture.image, picture.label, prediction, bundle, score))
+        scored = score_picture(bundle, case, label_map=config.data.labels, scale=config.data.scale)
+        score = float(dice_of(scored.confusion)[1:].mean())
+        pixels, *cost = cost_cells(scored.prediction)
+        if scored.step > 1:
+            pixels = f"{scored.confusion.sum() / 1e6:,.0f} million, shown {scored.step} times smaller"
+        rows.append([case.id, pixels, *cost, f"{score:.4f}"])
+        sections.append(_case(case, scored.picture.image, scored.picture.label, scored.prediction, bundle, score))
     summary = Section(
         title="Validation cases",
         text=f"{len(shown)} of the validation cases, by the best model of the run. {describe_environment().line}.",

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from patchforest.data.augment import Augment
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_bytes
+from patchforest.io.scale import Scale
 from patchforest.models.config import ModelConfig
 from patchforest.values import ForestPolicy
 
@@ -52,7 +53,11 @@ class DataConfig:
     classes : names in class-number order, background first; None: the data set's own, or background and foreground.
     label_map : label value in the file → class number; the key ``other`` stands for every value not named.
     intensity_window : (low, high) in the image's own values for data that is not 8-bit; see ``tree.window``.
-    window : side of the square training window in (down-scaled) pixels.
+    mpp, level : see all images at so many microns per pixel, or at a stored level (0 the largest); one of them, or
+        none: as they are stored. A model trained at an mpp brings every image to it.
+    input_mpp : microns per pixel of the files, in place of what they say.
+    tissue : draw training windows on the tissue of stained slides, and predict only there.
+    window : side of the square training windows, or their [height, width], in (down-scaled) pixels.
     downscale : images are area-averaged by this factor first; masks come out at full size all the same.
     foreground : share of windows centred on a foreground pixel.
     fold, folds, split_seed : which part is for validation where the data set does not say.
@@ -65,7 +70,11 @@ class DataConfig:
     classes: tuple[str, ...] | None = None
     label_map: dict[int | Literal["other"], int] | None = None
     intensity_window: tuple[float, float] | None = None
-    window: int = 512
+    mpp: float | None = None
+    level: int | None = None
+    input_mpp: float | None = None
+    tissue: bool = False
+    window: int | tuple[int, int] = 512
     downscale: int = 1
     foreground: float = 0.5
     fold: int = 0
@@ -77,13 +86,24 @@ class DataConfig:
     cache: bool = True
 
     def __post_init__(self) -> None:
-        _at_least(1, window=self.window, downscale=self.downscale)
+        _at_least(1, window=min(self.window_shape), downscale=self.downscale)
+        _ = self.scale  # says what does not fit
         _at_least(2, folds=self.folds)
         _between(0, 1, foreground=self.foreground)
         if not 0 <= self.fold < self.folds:
             raise ValueError(f"fold must be 0 to {self.folds - 1}; got {self.fold}")
         if self.classes is not None and len(self.classes) < 2:
             raise ValueError(f"classes must name the background and at least one more; got {list(self.classes)}")
+
+    @property
+    def scale(self) -> Scale:
+        """The view of every image."""
+        return Scale(level=self.level, mpp=self.mpp, input_mpp=self.input_mpp)
+
+    @property
+    def window_shape(self) -> tuple[int, int]:
+        """(height, width) of a training window."""
+        return (self.window, self.window) if isinstance(self.window, int) else self.window
 
     @property
     def labels(self) -> dict[int | str, int] | None:

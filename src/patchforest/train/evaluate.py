@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from patchforest.data.layout import Case
-from patchforest.data.load import LabelMap, load_case
+from patchforest.data.load import LabelMap
 from patchforest.errors import InputError
-from patchforest.infer.predict import predict
 from patchforest.io.atomic import write_json, write_text
+from patchforest.io.scale import Scale
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.train.ceiling import OutputGrid, model_ceiling, output_grid
-from patchforest.train.metrics import ClassScore, confusion_matrix, dice_of, score_case
+from patchforest.train.metrics import ClassScore, dice_of, score_case, score_counts
+from patchforest.train.scoring import scale_of_model, score_picture
 from patchforest.values import Array
 
 Numbers = dict[str, float | int | None]
@@ -75,6 +76,7 @@ def evaluate(
     out: str | Path,
     *,
     label_map: LabelMap | None = None,
+    scale: Scale | None = None,
     tell: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Evaluation:
@@ -87,6 +89,7 @@ def evaluate(
     Parameters
     ----------
     label_map : stored value → class number, as in training (``DataConfig.labels``).
+    scale : see the cases, and compare their masks, at this scale; None: at the model's.
     tell : receives one line of text a case.
     options : of ``infer.predict.predict``.
     """
@@ -95,7 +98,7 @@ def evaluate(
     scored, failed = [], {}
     for number, case in enumerate(cases, 1):
         try:
-            score = _score(bundle, case, grid, label_map, options)
+            score = _score(bundle, case, grid, label_map, scale or scale_of_model(bundle), options)
         except (InputError, OSError, MemoryError) as error:
             failed[case.id] = str(error) or type(error).__name__
             line = f"failed: {failed[case.id]}"
@@ -145,22 +148,15 @@ def summarise(result: Evaluation, files: Mapping[str, Case]) -> dict[str, Any]:
 
 
 def _score(
-    bundle: Bundle, case: Case, grid: OutputGrid, label_map: LabelMap | None, options: dict[str, Any]
+    bundle: Bundle, case: Case, grid: OutputGrid, label_map: LabelMap | None, scale: Scale, options: dict[str, Any]
 ) -> CaseScore:
     classes = len(bundle.spec.classes)
-    picture = load_case(case, label_map=label_map, num_classes=classes, intensity_window=bundle.spec.intensity_window)
-    try:
-        prediction = predict(bundle, picture.image, **options)
-    except InputError as error:
-        raise InputError(case.image, error.what, error.hint) from None
-    return CaseScore(
-        id=case.id,
-        classes=score_case(prediction.mask, picture.label, classes),
-        confusion=confusion_matrix(prediction.mask, picture.label, classes),
-        ceiling=model_ceiling(prediction, picture.label, grid, classes),
-        tokens=prediction.tokens,
-        seconds=prediction.seconds,
-    )
+    scored = score_picture(bundle, case, label_map=label_map, scale=scale, options=options)
+    scores, ceiling = score_counts(scored.confusion), None
+    if scored.step == 1:
+        scores = score_case(scored.prediction.mask, scored.picture.label, classes)
+        ceiling = model_ceiling(scored.prediction, scored.picture.label, grid, classes)
+    return CaseScore(case.id, scores, scored.confusion, ceiling, scored.tokens, scored.seconds)
 
 
 def _class_numbers(case: CaseScore, k: int) -> Numbers:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from patchforest.data.layout import Case, CaseList, find_cases
-from patchforest.data.load import check_case
 from patchforest.data.manifest import Prepared, is_prepared
+from patchforest.data.samples import check_picture
 from patchforest.data.splits import split_cases
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
@@ -135,8 +135,14 @@ def check_cases(cases: Sequence[Case], config: RunConfig) -> None:
     faults = []
     for case in cases:
         try:
-            classes = len(config.data.classes or ())
-            check_case(case, label_map=config.data.labels, num_classes=classes, channels=config.model.channels)
+            check_picture(
+                case,
+                label_map=config.data.labels,
+                num_classes=len(config.data.classes or ()),
+                channels=config.model.channels,
+                scale=config.data.scale,
+                names=config.data.classes,
+            )
         except InputError as error:
             faults.append(error)
     if faults:
@@ -176,7 +182,7 @@ def model_spec(config: RunConfig) -> ModelSpec:
     """What a trained model of a resolved configuration carries along."""
     c = config.data
     assert c.classes is not None
-    return ModelSpec(config.model, config.forest, c.classes, c.intensity_window, c.window, c.downscale)
+    return ModelSpec(config.model, config.forest, c.classes, c.intensity_window, c.window, c.downscale, c.mpp, c.tissue)
 
 
 def _enter(folder: RunFolder, config: RunConfig, parts: Parts, resume: bool) -> None:
@@ -241,7 +247,9 @@ def _validator(config: RunConfig, parts: Parts, stop: Any) -> Validator | Sequen
         cases = parts.prepared.of(parts.validation)
         return SequenceValidator(parts.prepared, cases, limit=limit, precision=precision, stop=stop)
     spec, labels = model_spec(config), config.data.labels
-    return Validator(parts.validation, spec, labels, limit=limit, precision=precision, stop=stop)
+    return Validator(
+        parts.validation, spec, labels, scale=config.data.scale, limit=limit, precision=precision, stop=stop
+    )
 
 
 def _task(config: RunConfig, parts: Parts) -> SegmentationTask:
@@ -275,6 +283,9 @@ def _task(config: RunConfig, parts: Parts) -> SegmentationTask:
         num_classes=len(c.classes),
         intensity_window=c.intensity_window,
         downscale=c.downscale,
+        scale=c.scale,
+        tissue=c.tissue,
+        names=c.classes,
         foreground=c.foreground,
         cache=c.cache,
     )

@@ -19,12 +19,13 @@ class ClassScore:
     """How well one class of one case was found.
 
     ``empty`` says that neither mask holds the class: Dice, IoU and boundary F are then 1 by convention, so report how
-    many of a mean's cases are such. ``hd95`` is None when the class is absent from either mask.
+    many of a mean's cases are such. ``hd95`` is None when the class is absent from either mask; it and boundary F are
+    None of images too large for memory.
     """
 
     dice: float
     iou: float
-    boundary_f: float
+    boundary_f: float | None
     hd95: float | None
     empty: bool
 
@@ -47,6 +48,15 @@ def score_case(prediction: Array, truth: Array, num_classes: int, *, tolerance: 
             )
         )
     return tuple(scores)
+
+
+def score_counts(confusion: Array) -> tuple[ClassScore, ...]:
+    """The scores of every class that pixel counts (K, K) alone give."""
+    overlap, union = dice_of(confusion), iou_of(confusion)
+    size = confusion.sum(0) + confusion.sum(1)
+    return tuple(
+        ClassScore(float(overlap[k]), float(union[k]), None, None, not size[k]) for k in range(len(confusion))
+    )
 
 
 def confusion_matrix(prediction: Array, truth: Array, num_classes: int) -> Array:

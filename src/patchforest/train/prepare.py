@@ -88,6 +88,7 @@ def prepare_settings(config: RunConfig, classes: Sequence[str] | None, channels:
         label_map=config.data.labels,
         intensity_window=config.data.intensity_window,
         downscale=config.data.downscale,
+        scale=config.data.scale,
         seed=config.train.seed,
     )
 
@@ -101,9 +102,10 @@ def resolved_policy(config: RunConfig) -> ForestPolicy | None:
     """The forest policy with its window, tried on a blank one; InputError where it cannot work."""
     if config.forest is None:
         return None
-    window = config.data.window
-    policy = replace(config.forest, window=window) if config.forest.window is None else config.forest
-    blank = np.zeros((window, window), np.uint8)
+    height, width = config.data.window_shape
+    side = round((height * width) ** 0.5)
+    policy = replace(config.forest, window=side) if config.forest.window is None else config.forest
+    blank = np.zeros((height, width), np.uint8)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of course there is nothing to see in it

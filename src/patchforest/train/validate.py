@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from patchforest.data.layout import Case
-from patchforest.data.load import LabelMap, load_case
+from patchforest.data.load import LabelMap
 from patchforest.data.manifest import Prepared, PreparedCase
 from patchforest.data.sequences import as_sequence, collate_sequences, read_case
-from patchforest.infer.predict import inference, predict
+from patchforest.infer.predict import inference
+from patchforest.io.scale import AS_STORED, Scale
 from patchforest.models.bundle import Bundle, ModelSpec
 from patchforest.nn.readout.output import TokenMask
 from patchforest.train.losses import merge_subpixels
-from patchforest.train.metrics import confusion_matrix, dice_of
+from patchforest.train.metrics import dice_of
+from patchforest.train.scoring import score_picture
 from patchforest.train.sequences import network_input
 from patchforest.values import Array
 
@@ -46,6 +48,7 @@ class Validator:
 
     Parameters
     ----------
+    scale : see the cases, and compare their masks, at this scale.
     limit : at most so many cases, evenly spread over the list; None: all.
     stop : asked after every case; True abandons the validation.
     """
@@ -56,23 +59,24 @@ class Validator:
         spec: ModelSpec,
         label_map: LabelMap | None,
         *,
+        scale: Scale = AS_STORED,
         limit: int | None = None,
         precision: str = "fp32",
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.cases = tuple(cases[i] for i in _even(len(cases), limit))
         self._spec, self._label_map, self._precision, self._stop = spec, label_map, precision, stop
+        self._scale = scale
 
     def __call__(self, network: nn.Module) -> Validation | None:
         """The scores, or None when stopped on the way or without cases."""
         start, scores, empty = time.perf_counter(), [], 0
-        classes, window = len(self._spec.classes), self._spec.intensity_window
+        bundle, options = Bundle(network=network, spec=self._spec), {"precision": self._precision}
         for case in self.cases:
             if self._stop():
                 return None
-            picture = load_case(case, label_map=self._label_map, num_classes=classes, intensity_window=window)
-            mask = predict(Bundle(network=network, spec=self._spec), picture.image, precision=self._precision).mask
-            confusion = confusion_matrix(mask, picture.label, classes)
+            scored = score_picture(bundle, case, label_map=self._label_map, scale=self._scale, options=options)
+            confusion = scored.confusion
             scores.append(dice_of(confusion))
             empty += int(((confusion.sum(0) + confusion.sum(1)) == 0)[1:].sum())
         return _mean(scores, empty, start)

@@ -1,0 +1,109 @@
+"""One labelled image through a model, and what its mask is worth: whole in memory, or band by band where it is large."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from patchforest.data.layout import Case
+from patchforest.data.load import Picture
+from patchforest.data.samples import open_picture
+from patchforest.data.slides import SlidePicture
+from patchforest.errors import InputError
+from patchforest.infer.predict import Prediction, predict
+from patchforest.infer.slide import predict_slide
+from patchforest.io.array import ArraySource
+from patchforest.io.scale import AS_STORED, Scale, thumbnail
+from patchforest.models.bundle import Bundle
+from patchforest.train.metrics import confusion_matrix
+from patchforest.values import Array
+
+OVERVIEW = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What a model said about a case.
+
+    Attributes
+    ----------
+    confusion : (K, K) pixels by true and predicted class.
+    tokens : leaves read.
+    seconds : from pixels to mask; of large images reading them included.
+    picture, prediction : what was scored; of an image too large for memory they are to look at only, ``step`` times
+        smaller.
+    """
+
+    confusion: Array
+    tokens: int
+    seconds: float
+    picture: Picture
+    prediction: Prediction
+    step: int = 1
+
+
+def scale_of_model(bundle: Bundle) -> Scale:
+    """The scale at which a model's masks are compared where nothing else is said: its own."""
+    return AS_STORED if bundle.spec.mpp is None else Scale(mpp=bundle.spec.mpp)
+
+
+def score_picture(
+    bundle: Bundle,
+    case: Case,
+    *,
+    label_map: Mapping[int | str, int] | None = None,
+    scale: Scale = AS_STORED,
+    options: Mapping[str, Any] | None = None,
+) -> Scored:
+    """Predict a case at a scale and count its pixels by true and predicted class.
+
+    Parameters
+    ----------
+    options : of ``infer.predict.predict``.
+
+    Raises
+    ------
+    InputError : as of ``data.samples.open_picture`` and ``predict``.
+    """
+    spec, chosen = bundle.spec, dict(options or {})
+    classes = len(spec.classes)
+    picture = open_picture(
+        case,
+        label_map=label_map,
+        num_classes=classes,
+        intensity_window=spec.intensity_window,
+        scale=scale,
+        names=spec.classes,
+    )
+    if isinstance(picture, SlidePicture):
+        return _score_slide(bundle, case, picture, chosen)
+    try:
+        prediction = predict(bundle, ArraySource(picture.image, case.image, mpp=picture.mpp), **chosen)
+    except InputError as error:
+        raise InputError(case.image, error.what, error.hint) from None
+    confusion = confusion_matrix(prediction.mask, picture.label, classes)
+    return Scored(confusion, prediction.tokens, prediction.seconds, picture, prediction)
+
+
+def _score_slide(bundle: Bundle, case: Case, picture: SlidePicture, options: dict[str, Any]) -> Scored:
+    classes, step = len(bundle.spec.classes), -(-max(picture.shape) // OVERVIEW)
+    confusion, small = np.zeros((classes, classes), np.int64), []
+    with tempfile.TemporaryDirectory(prefix="patchforest-") as folder:
+        parts = predict_slide(bundle, picture.view, Path(folder) / "parts", path=case.image, **options)
+        top = 0
+        for mask in parts.masks():
+            confusion += confusion_matrix(mask, picture.label.read(top, 0, *mask.shape), classes)
+            small.append(mask[(step // 2 - top) % step :: step, step // 2 :: step])
+            top += len(mask)
+    mask = np.concatenate(small)
+    label = picture.label.coarse(OVERVIEW)[: mask.shape[0], : mask.shape[1]]
+    image = cv2.resize(thumbnail(picture.view, OVERVIEW), mask.shape[::-1], interpolation=cv2.INTER_AREA)
+    shown = Prediction(mask, None, (), parts.tokens, parts.seconds)
+    overview = Picture(image.reshape(*mask.shape, -1), np.ascontiguousarray(label))
+    return Scored(confusion, parts.tokens, parts.seconds, overview, shown, step)
