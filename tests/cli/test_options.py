@@ -11,7 +11,7 @@ from patchforest.io.scale import AS_STORED
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("800MB", 800 << 20), ("4gb", 4 << 30), ("1.5G", 3 << 29), ("2GiB", 2 << 30), ("1048576", 1 << 20), (" 1 M ", 1 << 20)],
+    [("800MB", 800 << 20), ("4gb", 4 << 30), ("1.5G", 3 << 29), ("2GiB", 2 << 30), ("1048576", 1 << 20)],
 )  # fmt: skip
 def test_sizes(text: str, size: int) -> None:
     assert bytes_of(text) == size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import warnings
 from pathlib import Path
@@ -91,6 +92,19 @@ def test_every_bad_file_has_its_own_line(tmp_path: Path, name: str) -> None:
     assert line.startswith(f"{tmp_path / name}: ")
     assert "\n" not in line
     assert "; " in line
+
+
+def test_volumes_say_that_they_are_volumes(tmp_path: Path) -> None:
+    nifti, dicom = bytes(344) + b"n+1\0" + bytes(200), bytes(128) + b"DICM" + bytes(200)
+    files = {"a.nii": nifti, "a.nii.gz": gzip.compress(nifti), "a.nrrd": b"NRRD0004\ntype: uchar\n", "a.dcm": dicom}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(InputError, match=r"is a (NIfTI|NRRD|DICOM) volume, not an image; give it to .*open_volume"):
+            open_image(tmp_path / name)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "1").write_bytes(dicom)
+    with pytest.raises(InputError, match="s: is the folder of a DICOM volume, not an image; give it to a model"):
+        open_image(tmp_path / "s")
 
 
 def test_every_reader_says_how_its_image_is_stored(tmp_path: Path) -> None:

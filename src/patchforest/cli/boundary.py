@@ -19,6 +19,7 @@ OK, BUG, USAGE, BAD_INPUT, SOME_FAILED, RESOURCES, INTERRUPTED = 0, 1, 2, 3, 4, 
 EXTRA_OF = {
     "lightning": "train", "tensorboard": "train", "torchmetrics": "train",
     "dask": "cluster", "distributed": "cluster",
+    "nibabel": "volumes", "nrrd": "volumes", "pydicom": "volumes",
     "zarr": "wsi", "openslide": "wsi", "openslide_bin": "wsi",
 }  # fmt: skip
 """Which install extra brings a module that is imported only where it is needed."""

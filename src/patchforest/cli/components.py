@@ -114,6 +114,8 @@ def _finish(
 
 
 def _rows(run: ComponentRun) -> list[list[str]]:
+    from patchforest.report.size_plot import length_text
+
     rows = []
     for grade in run.total:
         lengths = [grade.mean, grade.by_number(50), *(grade.by_measure(p) for p in (10, 50, 90))]
@@ -123,7 +125,7 @@ def _rows(run: ComponentRun) -> list[list[str]]:
                 f"{len(grade):,}",
                 f"{grade.pixels:,}",
                 f"{grade.pixels / grade.of_pixels:.2%}",
-                *("–" if length is None else f"{length:.4g}" for length in lengths),
+                *map(length_text, lengths),
                 grade.unit,
                 f"{grade.on_border:,}",
                 f"{grade.dropped:,}",

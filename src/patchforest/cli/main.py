@@ -1,10 +1,11 @@
-"""The ``patchforest`` command: eight verbs, each a thin file that parses and calls; --help imports nothing heavy."""
+"""The ``patchforest`` command: its verbs, each a thin file that parses and calls; --help imports nothing heavy."""
 
 from __future__ import annotations
 
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from patchforest import __version__
-from patchforest.cli import boundary, demo, doctor, evaluate, forest, predict, prepare, train, verify
+from patchforest.cli import boundary, components, demo, doctor, evaluate, forest, predict, prepare, train, verify
 from patchforest.cli.terminal import Terminal
 
 _ANYWHERE = ("--debug", "--quiet")  # accepted before and after the verb
+_WARNINGS = 3  # of a kind
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 app = typer.Typer(
@@ -34,6 +36,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train.command,
     "predict": predict.command,
     "evaluate": evaluate.command,
+    "components": components.command,
     "doctor": doctor.command,
 }
 for _name, _command in VERBS.items():
@@ -95,13 +98,21 @@ def _print_any_file_name() -> None:
 
 
 def _one_line_warnings(terminal: Terminal) -> Any:
-    """A ``warnings.showwarning`` that prints ours in a line; those of other libraries only with --debug."""
+    """A ``warnings.showwarning`` that prints ours in a line; those of other libraries only with --debug.
+
+    Of warnings from one place in the code the first few are printed: an image of a thousand windows is warned of once.
+    """
+    told: Counter[tuple[str, int]] = Counter()
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
     ) -> None:
         if filename.startswith(_PACKAGE):
-            terminal.warn(str(message))
+            told[filename, lineno] += 1
+            if told[filename, lineno] <= _WARNINGS or terminal.debug:
+                terminal.warn(str(message))
+            if told[filename, lineno] == _WARNINGS:
+                terminal.warn("further warnings of this kind are not shown; --debug shows them")
         elif terminal.debug:
             terminal.warn(f"{filename}:{lineno}: {category.__name__}: {message}")
 

@@ -88,8 +88,8 @@ def augment(
     image : (h, w, C), uint8, or float32 in [0, 1] (other data passes its window first).
     label : (h, w) class numbers, -1 for pixels to ignore.
     settings : default ``Augment()``.
-    size : side of the result, or its (height, width), cut from the middle of the source; None: the source's own (h, w). A source larger than
-        the result (see ``Augment.margin``) lets a warp look at real pixels beyond the window.
+    size : side of the result, or its (height, width), cut from the middle of the source; None: the source's own. A
+        source larger than the result (see ``Augment.margin``) lets a warp look at real pixels beyond the window.
 
     Raises
     ------

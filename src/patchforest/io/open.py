@@ -17,6 +17,7 @@ from patchforest.io.pages import TIFF_MAGIC, VendorFormat
 from patchforest.io.picture import JPEG_MAGIC, PNG_MAGIC, PictureSource
 from patchforest.io.slide import INSTALL, SlideSource, dicom_slide, has_openslide
 from patchforest.io.tiff import TiffSource
+from patchforest.io.volume_kind import holds_series, volume_kind
 from patchforest.io.zarr import Missing, ZarrSource, is_zarr
 from patchforest.values import ImageSource
 
@@ -24,6 +25,7 @@ Source = ArraySource | PictureSource | SlideSource | TiffSource | ZarrSource
 
 _NPY_MAGIC = b"\x93NUMPY"
 _READABLE = "give a PNG, JPEG, TIFF, NPY or slide file, or a Zarr folder"
+_VOLUME = "give it to a model of three dimensions (`spatial: 3`), or in Python read it with io.volume.open_volume"
 _HEAD = 512
 # First bytes of slides that are neither TIFF nor DICOM -> what they are.
 _SLIDES = (
@@ -73,7 +75,7 @@ def open_source(path: Path, *, page: int | None = None, missing: Missing = "erro
     """As ``open_image``, with the reader's own type, whose ``stored()`` gives values as the file holds them."""
     if _is_folder(path):
         return _open_folder(path, page, missing)
-    head = _head_of(path)
+    head = head_of(path)
     if page is not None and (page < 0 or (page > 0 and not head.startswith(TIFF_MAGIC))):
         raise InputError(path, f"has no page {page}", "leave page out: only TIFF files have several")
     try:
@@ -87,6 +89,9 @@ def open_source(path: Path, *, page: int | None = None, missing: Missing = "erro
             return _open_tiff(path, page)
         if head.startswith(_NPY_MAGIC):
             return open_npy(path)
+        kind = volume_kind(head)
+        if kind is not None:
+            raise InputError(path, f"is a {kind} volume, not an image", _VOLUME)
         what = _slide_of(head)
         if what is not None:
             return _open_slide(path, InputError(path, what, "convert it to TIFF or PNG"))
@@ -94,7 +99,7 @@ def open_source(path: Path, *, page: int | None = None, missing: Missing = "erro
         raise InputError(
             path, f"cannot be read ({fault.strerror or fault})", "check the disk or copy it again"
         ) from fault
-    raise _refusal(path, head)
+    raise refusal(path, head)
 
 
 def _open_folder(path: Path, page: int | None, missing: Missing) -> Source:
@@ -104,6 +109,8 @@ def _open_folder(path: Path, page: int | None, missing: Missing) -> Source:
     try:
         if is_zarr(path):
             return ZarrSource(path, missing=missing)
+        if holds_series(path):
+            raise InputError(path, "is the folder of a DICOM volume, not an image", _VOLUME)
         slide = dicom_slide(path)
     except OSError as fault:
         raise InputError(
@@ -152,7 +159,7 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _head_of(path: Path) -> bytes:
+def head_of(path: Path) -> bytes:
     """The first bytes of a regular file with something in it; InputError otherwise."""
     try:
         mode = os.stat(path).st_mode
@@ -172,7 +179,7 @@ def _head_of(path: Path) -> bytes:
     return head
 
 
-def _refusal(path: Path, head: bytes) -> InputError:
+def refusal(path: Path, head: bytes) -> InputError:
     """What a file that no reader takes seems to be."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):

@@ -27,6 +27,7 @@ CORE = (
 EXTRAS = {
     "train": (("lightning", "tensorboard"), "patchforest train, patchforest demo"),
     "cluster": (("dask", "distributed"), "patchforest prepare --cluster"),
+    "volumes": (("nibabel", "pydicom", "pynrrd"), "NIfTI and NRRD volumes, DICOM series"),
     "wsi": (("openslide-python", "openslide-bin", "zarr"), "slides of every scanner, DICOM slides, Zarr and OME-Zarr"),
 }
 """Extra → (distributions it brings, what it unlocks)."""

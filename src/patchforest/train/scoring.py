@@ -1,4 +1,4 @@
-"""One labelled image through a model, and what its mask is worth: whole in memory, or band by band where it is large."""
+"""One labelled image through a model, and what its mask is worth: as a whole, or band by band where it is large."""
 
 from __future__ import annotations
 
