@@ -161,9 +161,9 @@ def test_a_decoder_that_breaks_fails_its_item_and_a_full_disk_the_job(
     def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "disk full", "x")
 
-    monkeypatch.setattr(module, "load_case", broken)
+    monkeypatch.setattr(module, "open_picture", broken)
     assert "KeyError: 'tag 258'" in str(prepare_item(task_of(case, tmp_path)).failed)
-    monkeypatch.setattr(module, "load_case", starved)
+    monkeypatch.setattr(module, "open_picture", starved)
     assert "does not fit into memory" in str(prepare_item(task_of(case, tmp_path)).failed)
     monkeypatch.undo()
     monkeypatch.setattr(module, "write_item", full)

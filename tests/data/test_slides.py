@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchforest.data import samples
+from patchforest.data import pictures
 from patchforest.data.layout import Case, find_cases
-from patchforest.data.load import shrink_label
-from patchforest.data.samples import TISSUE, WindowSamples, check_picture, open_picture
+from patchforest.data.load import load_case, shrink_label
+from patchforest.data.pictures import check_picture, open_picture
+from patchforest.data.samples import TISSUE, WindowSamples
 from patchforest.data.slides import SlidePicture
 from patchforest.errors import InputError
 from patchforest.infer.polygons import polygons_of
@@ -49,7 +50,7 @@ def case(folder: Path, label: str = "masks/s.tif") -> Case:
 @pytest.mark.parametrize("downscale", [1, 2, 3])
 def test_windows_are_those_of_the_whole(tmp_path: Path, downscale: int) -> None:
     slide(tmp_path)
-    whole = samples.load_case(case(tmp_path), downscale=downscale)
+    whole = load_case(case(tmp_path), downscale=downscale)
     lazy = SlidePicture(case(tmp_path), downscale=downscale)
     assert lazy.shape == whole.shape
     rng = np.random.default_rng(0)
@@ -116,7 +117,7 @@ def test_a_smaller_mask_has_to_say_its_scale(tmp_path: Path) -> None:
 
 def test_large_images_are_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slide(tmp_path)
-    monkeypatch.setattr(samples, "LARGE", 1000)
+    monkeypatch.setattr(pictures, "LARGE", 1000)
     assert isinstance(open_picture(case(tmp_path)), SlidePicture)
     settings = {"policy": None, "window": (40, 64), "samples_per_epoch": 60, "seed": 3, "tissue": True}
     lazy = WindowSamples([case(tmp_path)], **settings)  # type: ignore[arg-type]
@@ -125,7 +126,7 @@ def test_large_images_are_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sum((s.label == 1).any() for s in drawn) >= 30
     glass = [s for s in drawn if s.image.min() > 0.9]
     assert not glass  # every window shows tissue
-    monkeypatch.setattr(samples, "LARGE", 1 << 26)
+    monkeypatch.setattr(pictures, "LARGE", 1 << 26)
     held = WindowSamples([case(tmp_path)], **settings)  # type: ignore[arg-type]
     assert set(held._load(0).places) == set(lazy._load(0).places) == {1, TISSUE}
     row, column = drawn[0].origin
@@ -147,7 +148,7 @@ def test_windows_at_a_scale(tmp_path: Path) -> None:
 
 def test_checking_reads_every_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, mask = slide(tmp_path)
-    monkeypatch.setattr(samples, "LARGE", 1000)
+    monkeypatch.setattr(pictures, "LARGE", 1000)
     check_picture(case(tmp_path), num_classes=2, channels=3)
     with pytest.raises(InputError, match="has 3 channels where the first training image has 1"):
         check_picture(case(tmp_path), num_classes=2, channels=1)

@@ -104,7 +104,7 @@ def test_tiff_where_asked_or_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(outputs, "LARGEST_PNG", 25)
     run([image], tmp_path / "large", format="auto")
     assert (tmp_path / "large" / "a.tif").is_file()
-    assert json.loads((tmp_path / "large" / ".state" / "a.json").read_text())["mask"] == "a.tif"
+    assert json.loads((tmp_path / "large" / ".state" / "a.json").read_text())["files"] == {"mask": "a.tif"}
     assert run([image], tmp_path / "large", format="auto").skipped == ("a",)
     with pytest.raises(ValueError, match="bmp"):
         Outputs(format=".bmp")
@@ -214,3 +214,14 @@ def test_names_that_are_no_utf8_are_finished_like_others(tmp_path: Path) -> None
         pytest.skip("this file system takes UTF-8 names only")
     assert len(run([image], tmp_path / "out").done) == 1
     assert len(run([image], tmp_path / "out").skipped) == 1
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    picture(tmp_path / "data" / "deep" / "a.png")
+    out = tmp_path / "out"
+    (out / "deep").mkdir(parents=True)
+    (out / "deep" / ".patchforest-0011223344556677.tif").write_bytes(b"half")
+    (out / "deep" / ".patchforest-0011223344556677.zarr").mkdir()
+    (out / "deep" / ".patchforest-0011223344556677.zarr" / "0").write_bytes(b"half")
+    run([tmp_path / "data"], out)
+    assert [p.name for p in (out / "deep").iterdir()] == ["a.png"]

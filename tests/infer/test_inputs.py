@@ -53,6 +53,18 @@ def test_files_of_one_dicom_series_are_one_image(tmp_path: Path) -> None:
     assert name_inputs([tmp_path / "ct"]) == {"ct": tmp_path / "ct"}
 
 
+def test_links_that_lead_nowhere_are_inputs_that_will_be_listed(tmp_path: Path) -> None:
+    touch(tmp_path / "a.png")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "gone.dcm").symlink_to("absent.dcm")
+    named = name_inputs([tmp_path])
+    assert list(named) == ["a", "gone", "loop"]
+    assert list(name_inputs([tmp_path / "loop.png"])) == ["loop"]
+    for name in ("loop", "gone"):
+        with pytest.raises(InputError, match=f"{name}.*cannot be read"):
+            digest(named[name])
+
+
 def test_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         name_inputs([tmp_path / "absent"])

@@ -356,3 +356,9 @@ def test_a_run_twice_gives_the_same_bytes(tmp_path: Path, rng: np.random.Generat
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()
     with tifffile.TiffFile(tmp_path / "a.tif") as tif:
         assert tif.is_bigtiff
+
+
+def test_more_rows_than_there_are_end_in_an_error() -> None:
+    rows = tile_rows([np.zeros((9, 4, 1), np.uint8)], ((8, 4),), 4, halve_mask)
+    with pytest.raises(ValueError, match="more rows than level 0, which has 8"):
+        list(rows)

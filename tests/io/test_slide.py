@@ -295,7 +295,7 @@ def test_a_compression_of_slides_goes_to_openslide(tmp_path: Path) -> None:
 @needs_jpeg_2000
 def test_without_openslide_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jpeg_2000_slide(tmp_path / "a.svs", APERIO)
-    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + b"1.2.840.10008.5.1.4.1.1.77.1.6")
     monkeypatch.setitem(sys.modules, "openslide", None)
     with pytest.raises(InputError, match=r"compressed as APERIO_JP2000_RGB.*pip install 'patchforest\[wsi\]'"):
         open_image(tmp_path / "a.svs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from patchforest.models.build import MODELS, apf_unetr, apf_vit, build_model, shf
+from patchforest.models.build import MODELS, VOLUMETRIC, apf_unetr, apf_vit, build_model, shf
 from patchforest.models.config import ModelConfig
 
 
@@ -34,8 +34,29 @@ def test_unknown_name_lists_the_known() -> None:
         {"patch": 6},
         {"q": 3, "name": "shf"},
         {"channels": 0},
+        {"spatial": 3},
+        {"spatial": 4, "name": "shf"},
+        {"spatial": 3, "name": "unet"},
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_the_first_batch(settings: dict) -> None:
     with pytest.raises(ValueError, match="must"):
         build_model(ModelConfig(**{"width": 8, "depth": 1, "heads": 2, **settings}))
+
+
+def test_models_of_volumes_build_and_those_of_images_keep_their_weights() -> None:
+    for name in VOLUMETRIC:
+        build_model(ModelConfig(name=name, width=8, depth=1, heads=2, spatial=3, patch=4, cell=8))
+    state = shf(width=8, depth=1, heads=2, stem=(4,), patch=4).state_dict()
+    shapes = {
+        "trunk.stem.stages.0.0.0.weight": (4, 3, 3, 3),
+        "trunk.stem.stages.0.0.1.running_mean": (4,),
+        "trunk.stem.stages.0.1.first.0.weight": (4, 4, 3, 3),
+        "trunk.stem.stages.0.1.second.0.weight": (4, 4, 3, 3),
+        "trunk.stem.stages.0.1.second.1.weight": (4,),
+        "trunk.embed.pixels.weight": (8, 48),
+        "trunk.embed.stem.weight": (8, 16),
+        "trunk.embed.geometry.0.weight": (8, 50),
+        "readout.head.3.weight": (64, 16),
+    }
+    assert {k: tuple(state[k].shape) for k in shapes} == shapes

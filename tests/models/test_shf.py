@@ -39,3 +39,31 @@ def test_it_answers_for_patches_as_for_the_image(rng: np.random.Generator) -> No
     assert isinstance(wanted, TokenMask)
     assert isinstance(got, TokenMask)
     torch.testing.assert_close(got.logits, wanted.logits, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stem", [(), (4,), (4, 4)])
+def test_any_volume(rng: np.random.Generator, stem: tuple[int, ...]) -> None:
+    config = ModelConfig(
+        name="shf", width=8, depth=1, heads=2, stem=stem, patch=4, cell=4, channels=2, classes=3, spatial=3
+    )
+    model = SHF(config).eval()
+    for shape in ((1, 1, 1), (1, 9, 70), (20, 16, 5), (7, 40, 33)):
+        forest = cut_forest(
+            rng.integers(0, 255, (*shape, 2), dtype=np.uint8), ForestPolicy(budget=150, cell=4, root=16), spatial=3
+        )
+        batch = ForestBatch.stack([forest])
+        with torch.inference_mode():
+            assert model(torch.rand(1, 2, *shape), batch).shape == (1, 3, *shape)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            assert model(torch.rand(1, 2, *shape), batch).shape == (1, 3, *shape)
+
+
+def test_patches_of_a_volume_are_read_as_the_volume_is(rng: np.random.Generator) -> None:
+    model = SHF(ModelConfig(name="shf", width=8, depth=1, heads=2, stem=(), patch=4, cell=4, channels=1, spatial=3))
+    volume = rng.random((13, 20, 28, 1), np.float32)
+    forest = cut_forest(volume, ForestPolicy(budget=40, criterion="random", cell=4), spatial=3)
+    batch, voxels = ForestBatch.stack([forest]), torch.from_numpy(volume.transpose(3, 0, 1, 2))[None]
+    patches = PatchBatch(torch.from_numpy(gather(volume, forest, 4).patches)[None])
+    with torch.inference_mode():
+        wanted, got = model.eval().output(voxels, batch), model.output(patches, batch)
+    torch.testing.assert_close(got.logits, wanted.logits, atol=1e-5, rtol=1e-4)

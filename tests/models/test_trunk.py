@@ -59,3 +59,19 @@ def test_patches_gathered_before_are_read_as_the_image_is(rng: np.random.Generat
         trunk.read(PatchBatch(gather_batch(image, batch, 4)), batch)
     with pytest.raises(ValueError, match="cell 8"):
         Trunk(replace(SMALL, stem=(), cell=16)).read(PatchBatch(gather_batch(image, batch, 8)), batch)
+
+
+def test_padding_and_order_have_no_influence_on_volumes(rng: np.random.Generator) -> None:
+    torch.manual_seed(0)
+    trunk = Trunk(replace(SMALL, spatial=3, stem=(4, 4), patch=4, cell=4, channels=1)).eval()
+    small, large = (random_forest(rng, (16, 32, 24), cell=4, root=16, budget=b) for b in (12, 60))
+    volume = torch.rand(2, 1, 16, 32, 24)
+    batch = ForestBatch.stack([small, large])
+    together = trunk(volume, batch)[0]
+    torch.testing.assert_close(
+        together[0, : len(small)], trunk(volume[:1], ForestBatch.stack([small]))[0][0], atol=1e-5, rtol=1e-4
+    )
+    order = torch.randperm(len(large))
+    alone = ForestBatch.stack([large])
+    mixed = replace(alone, origin_BLn=alone.origin_BLn[:, order], size_BL=alone.size_BL[:, order])
+    torch.testing.assert_close(trunk(volume[1:], mixed)[0][0], together[1, order], atol=1e-5, rtol=1e-4)

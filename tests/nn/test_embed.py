@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchforest.nn.embed import PLACE_FEATURES, PatchEmbed, Stem, place_features
+from patchforest.nn.embed import PatchEmbed, Stem, place_feature_count, place_features
 from patchforest.nn.raster import ForestBatch
 from tests.forests import random_forest
 
@@ -16,7 +16,7 @@ from tests.forests import random_forest
 def test_the_same_leaf_at_another_index_gets_the_same_embedding(rng: np.random.Generator) -> None:
     batch = ForestBatch.stack([random_forest(rng, (128, 128), budget=b) for b in (20, 50)])
     features = place_features(batch)
-    assert features.shape[-1] == PLACE_FEATURES
+    assert features.shape[-1] == place_feature_count() == 50
     shared = 0
     for i in range(20):
         same = (batch.origin_BLn[1] == batch.origin_BLn[0, i]).all(-1) & (batch.size_BL[1] == batch.size_BL[0, i])
@@ -31,6 +31,10 @@ def test_a_window_knows_its_place_in_the_frame(rng: np.random.Generator) -> None
     here = ForestBatch.stack([forest])
     there = replace(here, place_B4=torch.tensor([[100.0, 30.0, 500.0, 500.0]]))
     assert not torch.allclose(place_features(here), place_features(there))
+    patches = torch.rand(1, len(forest), 3, 4, 4)
+    for embedding in ("place", "window"):
+        embed = PatchEmbed(48, 16, embedding=embedding)
+        assert torch.equal(embed(patches, here), embed(patches, there)) == (embedding == "window")
 
 
 def test_place_separates_neighbouring_leaves_and_sizes(rng: np.random.Generator) -> None:
@@ -58,3 +62,27 @@ def test_stem_strides(shape: tuple[int, int]) -> None:
     assert [tuple(r.shape[1:]) for r in rasters] == [
         (w, -(-shape[0] // s), -(-shape[1] // s)) for w, s in ((4, 2), (8, 4), (16, 8))
     ]
+
+
+def test_leaves_of_a_volume_are_told_apart_and_know_their_window(rng: np.random.Generator) -> None:
+    forest = random_forest(rng, (32, 64, 64), cell=4, budget=120)
+    whole = ForestBatch.stack([forest])
+    features = place_features(whole)[0]
+    assert features.shape == (len(forest), place_feature_count(3)) == (len(forest), 72)
+    assert (torch.cdist(features, features) + torch.eye(len(features)) * 9).min() > 0.1
+    corner = ForestBatch.stack([forest], place=torch.tensor([[0.0, 0, 0, 32, 64, 64]]))
+    torch.testing.assert_close(place_features(corner)[0], features)
+    for axis in range(3):
+        place = torch.tensor([[0.0, 0, 0, 99, 99, 99]])
+        place[0, axis] = 40
+        moved = place_features(replace(whole, place_B4=place))[0]
+        unmoved = replace(whole, origin_BLn=whole.origin_BLn + 40 * (torch.arange(3) == axis))
+        torch.testing.assert_close(moved, place_features(unmoved)[0])
+    tokens = PatchEmbed(64, 16, spatial=3)(torch.rand(1, len(forest), 1, 4, 4, 4), whole)
+    assert tokens.shape == (1, len(forest), 16)
+
+
+@pytest.mark.parametrize("shape", [(16, 24, 8), (1, 5, 30)])
+def test_stem_of_volumes(shape: tuple[int, int, int]) -> None:
+    rasters = Stem(1, (4, 8), spatial=3).eval()(torch.rand(2, 1, *shape))
+    assert [tuple(r.shape[1:]) for r in rasters] == [(w, *(-(-n // s) for n in shape)) for w, s in ((4, 2), (8, 4))]

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from patchforest.nn.raster import ForestBatch
+from patchforest.nn.raster import ForestBatch, gather_batch
 from patchforest.nn.readout.output import RasterMask, TokenMask
-from patchforest.train.losses import segmentation_loss
+from patchforest.train.losses import segmentation_loss, token_loss
+from patchforest.tree.paint import paint
 from tests.forests import random_forest
 
 
 def raster_loss(logits: np.ndarray, label: np.ndarray, weight: float, eps: float) -> float:
-    """Dice + cross-entropy of (B, K, H, W) float64 logits written out over pixels."""
+    """Dice + cross-entropy of (B, K, H, W) or (B, K, D, H, W) float64 logits written out over pixels."""
     known = label >= 0
     if logits.shape[1] == 1:
         p = 1 / (1 + np.exp(-logits[:, 0]))
@@ -44,6 +45,56 @@ def test_token_loss_is_raster_loss(
     got = segmentation_loss(output, torch.from_numpy(label), weight=0.3, eps=0.7).item()
     painted = output.raster(shape, "nearest").numpy()
     assert got == pytest.approx(raster_loss(painted, label, 0.3, 0.7), abs=1e-9)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("q", [1, 2, 4, 8])
+@pytest.mark.parametrize("shape", [(16, 32, 16), (7, 21, 18), (1, 20, 9), (16, 16, 21)])
+def test_token_loss_of_volumes_is_that_of_the_painted_volume(
+    rng: np.random.Generator, channels: int, q: int, shape: tuple[int, int, int]
+) -> None:
+    forests = [random_forest(rng, shape, cell=4, root=16, budget=b) for b in (20, 70)]
+    batch = ForestBatch.stack(forests)
+    label = rng.integers(-1, max(channels, 2), (2, *shape))
+    logits = torch.from_numpy(rng.normal(size=(*batch.size_BL.shape, channels, q, q, q))).requires_grad_()
+    got = segmentation_loss(TokenMask(logits, batch), torch.from_numpy(label), weight=0.3, eps=0.7)
+    painted = np.stack([paint(v[: len(f)].detach().numpy(), f) for v, f in zip(logits, forests)])
+    assert got.item() == pytest.approx(raster_loss(painted, label, 0.3, 0.7), abs=1e-9)
+    got.backward()
+    assert logits.grad is not None
+    assert not logits.grad[~batch.valid_BL].any()
+    for _ in range(3):  # against central differences
+        b = int(rng.integers(2))
+        place = (b, *(int(rng.integers(n)) for n in (len(forests[b]), channels, q, q, q)))
+        step = torch.zeros_like(logits)
+        step[place] = 1e-5
+        with torch.no_grad():
+            ends = [
+                segmentation_loss(TokenMask(logits + s * step, batch), torch.from_numpy(label), weight=0.3, eps=0.7)
+                for s in (1, -1)
+            ]
+        assert logits.grad[place].item() == pytest.approx((ends[0] - ends[1]).item() / 2e-5, abs=1e-8)
+
+
+def test_half_precision_volumes(rng: np.random.Generator) -> None:
+    batch = ForestBatch.stack([random_forest(rng, (8, 16, 16), cell=4, budget=20)])
+    logits = torch.randn(*batch.size_BL.shape, 3, 8, 8, 8)
+    label = torch.from_numpy(rng.integers(0, 3, (1, 8, 16, 16)))
+    wanted = segmentation_loss(TokenMask(logits, batch), label)
+    got = segmentation_loss(TokenMask(logits.bfloat16(), batch), label)
+    assert got.dtype == torch.float32
+    assert got.item() == pytest.approx(wanted.item(), rel=5e-3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shares_of_volumes_give_the_same_loss_as_labels(rng: np.random.Generator, channels: int) -> None:
+    batch = ForestBatch.stack([random_forest(rng, (16, 32, 16), cell=4, budget=b) for b in (20, 50)])
+    label = rng.integers(0, max(channels, 2), (2, 16, 32, 16))
+    output = TokenMask(torch.from_numpy(rng.normal(size=(*batch.size_BL.shape, channels, 4, 4, 4))), batch)
+    kinds = [label >= 0, *([label > 0] if channels == 1 else [label == k for k in range(channels)])]
+    shares = gather_batch(torch.from_numpy(np.stack(kinds, 1).astype(float)), batch, 4)
+    wanted = segmentation_loss(output, torch.from_numpy(label)).item()
+    assert token_loss(output, shares).item() == pytest.approx(wanted, abs=1e-12)
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchforest.data import samples
+from patchforest.data import pictures
 from patchforest.errors import InputError
 from patchforest.io.scale import AS_STORED, Scale
 from patchforest.train.metrics import confusion_matrix, score_case, score_counts
@@ -21,15 +21,15 @@ def test_bands_count_what_the_whole_counts(tmp_path: Path, monkeypatch: pytest.M
     slide(tmp_path, shape=(240, 320))
     bundle, options = tiny("shf"), {"window": 100}
     whole = score_picture(bundle, case(tmp_path), scale=scale, options=options)
-    assert whole.step == 1
+    assert not whole.shown
     assert np.array_equal(whole.confusion, confusion_matrix(whole.prediction.mask, whole.picture.label, 2))
-    monkeypatch.setattr(samples, "LARGE", 1000)
+    monkeypatch.setattr(pictures, "LARGE", 1000)
     monkeypatch.setattr("patchforest.train.scoring.OVERVIEW", 40)
     banded = score_picture(bundle, case(tmp_path), scale=scale, options=options)
     assert np.array_equal(banded.confusion, whole.confusion)
     assert banded.tokens == whole.tokens
-    assert banded.step == (8 if scale == AS_STORED else 4)
-    step = banded.step
+    step = 8 if scale == AS_STORED else 4
+    assert banded.shown == f"{step} times smaller"
     assert np.array_equal(banded.prediction.mask, whole.prediction.mask[step // 2 :: step, step // 2 :: step])
     assert np.array_equal(banded.picture.label, whole.picture.label[step // 2 :: step, step // 2 :: step])
     assert banded.picture.image.shape[:2] == banded.prediction.mask.shape

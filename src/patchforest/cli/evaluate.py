@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from patchforest.cli import boundary
-from patchforest.cli.options import InputMpp, Level, Mag, Mpp, scale_of
+from patchforest.cli.options import InputMpp, Level, Mag, Mpp, label_map_of, scale_of
 from patchforest.cli.predict import Precision, window_size
 from patchforest.cli.terminal import Terminal
 
@@ -62,7 +62,7 @@ def command(
         out,
         split=split,
         layout=layout,
-        label_map=_label_map(label_map),
+        label_map=label_map_of(label_map),
         scale=None if scale == AS_STORED else scale,
         device=choose_device(device, threads=threads),
         report=report,
@@ -72,19 +72,6 @@ def command(
     _print(terminal, result, out)
     if result.failed:
         raise typer.Exit(boundary.SOME_FAILED if result.cases else boundary.BAD_INPUT)
-
-
-def _label_map(pairs: list[str] | None) -> dict[int | str, int] | None:
-    """``["255=1", "other=0"]`` as a mapping; None where nothing was given."""
-    if not pairs:
-        return None
-    mapping: dict[int | str, int] = {}
-    for pair in pairs:
-        value, equals, number = pair.partition("=")
-        if not equals or not number.isdecimal() or not (value.isdecimal() or value == "other"):
-            raise typer.BadParameter(f"--label-map takes VALUE=CLASS, e.g. 255=1 or other=0; got {pair!r}")
-        mapping[int(value) if value.isdecimal() else value] = int(number)
-    return mapping
 
 
 def _print(terminal: Terminal, result: Evaluation, out: Path) -> None:

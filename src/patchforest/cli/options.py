@@ -64,3 +64,16 @@ def bytes_of(text: str, option: str = "--memory") -> int:
     if size < 1 << 20:
         raise typer.BadParameter(f"{option} is a size from 1MB on, such as 800MB or 4GB; got {text!r}")
     return size
+
+
+def label_map_of(pairs: list[str] | None) -> dict[int | str, int] | None:
+    """``["255=1", "other=0"]`` as a mapping; None where nothing was given."""
+    if not pairs:
+        return None
+    mapping: dict[int | str, int] = {}
+    for pair in pairs:
+        value, equals, number = pair.partition("=")
+        if not equals or not number.isdecimal() or not (value.isdecimal() or value == "other"):
+            raise typer.BadParameter(f"--label-map takes VALUE=CLASS, e.g. 255=1 or other=0; got {pair!r}")
+        mapping[int(value) if value.isdecimal() else value] = int(number)
+    return mapping

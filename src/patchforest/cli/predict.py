@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,10 +16,14 @@ from patchforest.cli.terminal import Terminal
 if TYPE_CHECKING:
     from patchforest.infer.folder import Summary
 
-Format = Literal["auto", "png", "tiff", "ome-tiff", "ome-zarr"]
+Format = Literal["auto", "png", "tiff", "ome-tiff", "ome-zarr", "nifti", "nrrd"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Packing = Literal["plain", "gz"]
-_SUFFIX = {"png": ".png", "tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "auto": "auto"}
+_SECONDS = 5
+_SUFFIX = {
+    "auto": "auto", "png": ".png", "tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr",
+    "nifti": ".nii.gz", "nrrd": ".nrrd",
+}  # fmt: skip
 
 
 def command(
@@ -27,7 +33,9 @@ def command(
         list[Path], typer.Argument(help="Images, slides, volumes, or folders of them.", show_default=False)
     ],
     out: Annotated[Path, typer.Option(help="Folder to write masks and overlays to.", show_default=False)],
-    format: Annotated[Format, typer.Option(help="Of the masks: auto is PNG, and pyramidal TIFF for slides.")] = "auto",
+    format: Annotated[
+        Format, typer.Option(help="Of the masks: auto is PNG, pyramidal TIFF for slides, a volume's own.")
+    ] = "auto",
     geojson: Annotated[
         Packing | None, typer.Option(help="Also write outlines for QuPath: plain, or gz.", show_default=False)
     ] = None,
@@ -94,7 +102,7 @@ def command(
             memory=most,
             overwrite=overwrite,
             tell=terminal.say,
-            progress=lambda name, share: progress.update(share, name) if share < 1 else None,
+            progress=_Slow(progress.update),
             window=size,
             trees=trees,
             flips=flips,
@@ -102,6 +110,19 @@ def command(
             tissue=tissue,
         )
     _finish(terminal, summary, out)
+
+
+class _Slow:
+    """Progress on an image, told when it has taken some seconds already: of small ones their last line is enough."""
+
+    def __init__(self, update: Callable[[float, str], None]) -> None:
+        self._update, self._name, self._start = update, "", 0.0
+
+    def __call__(self, name: str, share: float) -> None:
+        if name != self._name:
+            self._name, self._start = name, time.monotonic()
+        elif time.monotonic() - self._start > _SECONDS and share < 1:
+            self._update(share, name)
 
 
 def window_size(text: str) -> str | int:

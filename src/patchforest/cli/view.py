@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from patchforest.cli.options import InputMpp, Level, Mag, Mpp, label_map_of, scale_of
 from patchforest.cli.terminal import Terminal
 
 
@@ -37,6 +38,10 @@ def command(
         tuple[float, float] | None,
         typer.Option(help="LOW HIGH: pixel values for black and white where the image is not 8-bit."),
     ] = None,
+    level: Level = None,
+    mpp: Mpp = None,
+    mag: Mag = None,
+    input_mpp: InputMpp = None,
     max_side: Annotated[
         int | None, typer.Option(help="Halve the image until no side is longer [default: full resolution].", min=16)
     ] = None,
@@ -61,15 +66,17 @@ def command(
         return
     if out is None:
         raise typer.BadParameter("Missing option '--out'", ctx=context)
+    scale = scale_of(level, mpp, mag, input_mpp)
     from patchforest.io.open import open_image
+    from patchforest.io.scale import at_scale
     from patchforest.report.view_run import LayerFiles, view_image
     from patchforest.values import ForestPolicy
 
     names = [] if classes is None else [name.strip() for name in classes.split(",")]
-    files = LayerFiles(prediction, truth, probability, names, _label_map(label_map))
+    files = LayerFiles(prediction, truth, probability, names, label_map_of(label_map))
     policy = ForestPolicy(cell=cell, budget=None if uniform else budget or 4096, uniform=uniform)
     view = view_image(
-        open_image(image),
+        at_scale(open_image(image), scale, image),
         out,
         title=image.resolve().name,
         files=files,
@@ -82,12 +89,6 @@ def command(
     terminal.say(f"{view.files:,} tiles, {view.bytes / 1e6:,.1f} MB; open {view.page}")
     if serve:
         _serve(terminal, out, port)
-
-
-def _label_map(pairs: list[str] | None) -> dict[int | str, int] | None:
-    from patchforest.cli.evaluate import _label_map as parse
-
-    return parse(pairs)
 
 
 def _serve(terminal: Terminal, folder: Path, port: int) -> None:

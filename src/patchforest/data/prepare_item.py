@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from patchforest.data.layout import Case
+from patchforest.data.pictures import open_picture
 from patchforest.data.prepared import PreparedItem, PrepareSettings, check_item, item_name, write_item
-from patchforest.data.samples import open_picture
 from patchforest.data.slides import SlidePicture
 from patchforest.errors import InputError
 from patchforest.io.open import open_image

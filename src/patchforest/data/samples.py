@@ -19,18 +19,11 @@ from torch.utils.data import Dataset
 
 from patchforest.data.augment import IGNORE, Augment, augment
 from patchforest.data.layout import Case
-from patchforest.data.load import (
-    LabelMap,
-    Picture,
-    check_case,
-    load_case,
-    require_channels,
-    require_known_range,
-)
-from patchforest.data.slides import SlidePicture, is_polygons
+from patchforest.data.load import LabelMap, Picture
+from patchforest.data.pictures import open_picture
+from patchforest.data.slides import SlidePicture
 from patchforest.errors import InputError
 from patchforest.io.array import ArraySource
-from patchforest.io.open import open_image
 from patchforest.io.scale import AS_STORED, Scale, thumbnail
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.tissue import find_tissue
@@ -38,8 +31,6 @@ from patchforest.tree.window import unit_range
 from patchforest.values import Array, Forest, ForestPolicy
 
 _MAX_PLACES = 2000  # remembered foreground pixels a class and image
-LARGE = 1 << 26
-"""Pixels up to which an image is held in memory as a whole, 8,192²."""
 TISSUE = -1
 
 
@@ -55,14 +46,16 @@ class Sample:
     id : of the case.
     origin : (row, column) of the window's corner in the (down-scaled) image, before any augmentation.
     frame : (H, W) of that image.
+
+    Of volumes all of them have one axis more in front; see ``data.volumes``.
     """
 
     image: Array
     label: Array
     forest: Forest | None
     id: str
-    origin: tuple[int, int]
-    frame: tuple[int, int]
+    origin: tuple[int, ...]
+    frame: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +126,7 @@ class WindowSamples(Dataset[Sample]):
     tissue : centre windows that are not drawn for a class on tissue, where the image is a stained slide.
     names : class names by number, for labels that are polygons.
     cache : keep decoded images in memory, in their own dtype; at most ``cache_bytes`` in each process, further images
-        are read anew each time. Images over ``LARGE`` pixels are never held: their windows are read when drawn.
+        are read anew each time. Images over ``pictures.LARGE`` pixels are never held: windows are read when drawn.
 
     Raises
     ------
@@ -278,62 +271,6 @@ class WindowSamples(Dataset[Sample]):
         if self.augment is None:
             return image, label
         return augment(image, label, rng, self.augment, size=self.window)
-
-
-def open_picture(
-    case: Case,
-    *,
-    label_map: LabelMap | None = None,
-    num_classes: int | None = None,
-    downscale: int = 1,
-    intensity_window: tuple[float, float] | None = None,
-    scale: Scale = AS_STORED,
-    names: Sequence[str] | None = None,
-) -> Picture | SlidePicture:
-    """A labelled image at a scale: in memory up to ``LARGE`` pixels, read in windows above.
-
-    Parameters and errors as of ``load_case`` and ``SlidePicture``.
-    """
-    if case.label is not None and (scale != AS_STORED or is_polygons(case.label) or _is_large(case)):
-        slide = SlidePicture(
-            case, names=names, label_map=label_map, num_classes=num_classes, downscale=downscale, scale=scale
-        )
-        if slide.shape[0] * slide.shape[1] * downscale**2 > LARGE:
-            return slide
-        image, label = slide.read(0, 0, *slide.shape)
-        if intensity_window is None:
-            require_known_range(image, case)
-        return Picture(image, label, slide.view.mpp)
-    return load_case(
-        case,
-        label_map=label_map,
-        num_classes=num_classes,
-        downscale=downscale,
-        intensity_window=intensity_window,
-    )
-
-
-def check_picture(
-    case: Case,
-    *,
-    label_map: LabelMap | None = None,
-    num_classes: int | None = None,
-    channels: int | None = None,
-    scale: Scale = AS_STORED,
-    names: Sequence[str] | None = None,
-) -> None:
-    """Raise what ``open_picture`` and reading all of its labels would; see ``data.load.check_case``."""
-    if case.label is None or not (scale != AS_STORED or is_polygons(case.label) or _is_large(case)):
-        check_case(case, label_map=label_map, num_classes=num_classes, channels=channels)
-        return
-    slide = SlidePicture(case, names=names, label_map=label_map, num_classes=num_classes, scale=scale)
-    require_channels(slide.view.shape[2], channels, case)
-    slide.label.coarse()
-
-
-def _is_large(case: Case) -> bool:
-    shape = open_image(case.image).shape
-    return shape[0] * shape[1] > LARGE
 
 
 def _shrunk(image: Array) -> Array:

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,18 @@ from typing import Any
 import torch
 
 from patchforest.errors import InputError
-from patchforest.infer.inputs import STATE, digest, name_inputs
+from patchforest.infer.inputs import OURS, STATE, digest, name_inputs, real_path
 from patchforest.infer.outputs import Outputs
 from patchforest.infer.slide import MEMORY, predict_slide
-from patchforest.io.atomic import write_json
+from patchforest.infer.volume import predict_volume
+from patchforest.infer.volume_outputs import VolumeOutputs
+from patchforest.io.atomic import remove_leftovers, write_json
+from patchforest.io.atomic_folder import remove_leftover_folders
 from patchforest.io.open import open_image
 from patchforest.io.scale import AS_STORED, Scale, at_scale
+from patchforest.io.volume import is_volume, open_volume
 from patchforest.models.bundle import Bundle, load_model
-from patchforest.values import ImageSource
+from patchforest.values import ImageSource, VolumeSource
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -53,6 +57,7 @@ class _Job:
     outputs: Outputs
     scale: Scale
     open: Open
+    open_volume: Callable[[Path], VolumeSource]
     memory: int
     options: dict[str, Any]
     protected: frozenset[Path]
@@ -73,6 +78,7 @@ def predict_many(
     shard: tuple[int, int] = (1, 1),
     memory: int = MEMORY,
     open_source: Open = open_image,
+    open_volume_source: Callable[[Path], VolumeSource] = open_volume,
     overwrite: bool = False,
     tell: Tell | None = None,
     progress: Callable[[str, float], None] | None = None,
@@ -91,7 +97,7 @@ def predict_many(
     scale : the view of every image that is predicted, and that its mask has the size of.
     shard : (i, n): only every n-th input from the i-th on, 1 ≤ i ≤ n.
     memory : bytes; see ``infer.slide.MEMORY``.
-    open_source : opens an input; InputError for what it cannot.
+    open_source, open_volume_source : open an image, and a volume; InputError for what they cannot.
     overwrite : do finished ones again.
     tell : receives one line of text an input.
     progress : told the id that is being worked on and the share of it that is done.
@@ -105,8 +111,10 @@ def predict_many(
     bundle, out, start = (load_model(Path(model)) if isinstance(model, str | Path) else model), Path(out), time.time()
     every = name_inputs(inputs, skip=out)
     named = dict(list(every.items())[shard[0] - 1 :: shard[1]])
-    protected = frozenset(path.resolve() for path in every.values())
-    job = _Job(bundle, fingerprint(bundle), out, outputs or Outputs(), scale, open_source, memory, options, protected)
+    protected = frozenset(real_path(path) for path in every.values())
+    job = _Job(bundle, fingerprint(bundle), out, outputs or Outputs(), scale, open_source, open_volume_source,
+               memory, options, protected)  # fmt: skip
+    _clean(out, named)
     done, skipped, failed, empty = [], [], {}, []
     for number, (name, path) in enumerate(named.items(), 1):
         try:
@@ -147,13 +155,13 @@ def _one(
 ) -> dict[str, Any]:
     """Predict and write one image; its state, which is written last: only that makes an item finished."""
     start = time.perf_counter()
+    if is_volume(path) and not _is_image_array(path, job.bundle):
+        return _one_volume(job, name, path, mark)
     source = job.open(path)
     image = at_scale(source, job.scale, path)
     shape = (image.shape[0], image.shape[1])
     paths = job.outputs.paths(job.out, name, shape, len(source.levels))
-    for file in paths.values():
-        if file.resolve() in job.protected:
-            raise InputError(path, f"its {file.name} would replace the input {file}", "choose another folder")
+    _protect(job, path, paths)
     parts = predict_slide(
         job.bundle,
         image,
@@ -166,15 +174,57 @@ def _one(
         **job.options,
     )
     job.outputs.write(paths, parts, image, job.bundle.spec.classes)
+    state = _finish(job, name, mark, paths, parts.status, parts.tokens, start)
+    parts.remove()
+    return state
+
+
+def _one_volume(job: _Job, name: str, path: Path, mark: dict[str, Any]) -> dict[str, Any]:
+    """As ``_one``, of a volume; it is held in memory."""
+    start = time.perf_counter()
+    if job.scale != AS_STORED:
+        raise InputError(path, "is a volume, which has no levels and no microns", "leave --level, --mpp and --mag out")
+    volume = job.open_volume(path)
+    outputs = VolumeOutputs(job.outputs)
+    paths = outputs.paths(job.out, name, volume, path)
+    _protect(job, path, paths)
+    asked = {k: v for k, v in job.options.items() if k != "tissue"}
+    try:
+        prediction = predict_volume(job.bundle, volume, probabilities=job.outputs.probabilities, **asked)
+    except InputError as error:
+        raise InputError(path, error.what, error.hint) from None
+    outputs.write(paths, prediction, volume)
+    return _finish(job, name, mark, paths, "done", prediction.tokens, start)
+
+
+def _is_image_array(path: Path, bundle: Bundle) -> bool:
+    """Whether an array (H, W, C) could be a volume as well, and is not for this model."""
+    spec = bundle.spec.model
+    if spec.spatial == 3 or path.suffix.lower() != ".npy":
+        return False
+    shape = open_volume(path).shape
+    return shape[3] == 1 and shape[2] == spec.channels
+
+
+def _protect(job: _Job, path: Path, paths: dict[str, Path]) -> None:
+    """InputError where a file to be written is one of the inputs."""
+    for file in paths.values():
+        if real_path(file) in job.protected:
+            raise InputError(path, f"its {file.name} would replace the input {file}", "choose another folder")
+
+
+def _finish(
+    job: _Job, name: str, mark: dict[str, Any], paths: dict[str, Path], status: str, tokens: int, start: float
+) -> dict[str, Any]:
+    """Write the state of an item, which makes it finished."""
     state = {
         **mark,
-        "status": parts.status,
-        "mask": paths["mask"].relative_to(job.out).as_posix(),
-        "tokens": parts.tokens,
+        "status": status,
+        "files": {kind: path.relative_to(job.out).as_posix() for kind, path in paths.items()},
+        "tokens": tokens,
         "seconds": time.perf_counter() - start,
     }
     write_json(_state_path(job.out, name), state)
-    parts.remove()
     return state
 
 
@@ -183,11 +233,19 @@ def _finished(job: _Job, name: str, mark: dict[str, Any]) -> dict[str, Any] | No
     try:
         state = json.loads(_state_path(job.out, name).read_text(encoding="utf-8"))
         same = all(state[k] == json.loads(json.dumps(v)) for k, v in mark.items())
-        beside = job.outputs.paths(job.out, name, (1, 1), 1)
-        files = [job.out / state["mask"], *(path for kind, path in beside.items() if kind != "mask")]
-        return state if same and "status" in state and all(file.exists() for file in files) else None
+        there = {kind: (job.out / file).exists() for kind, file in state["files"].items()}
+        whole = all(there.get(kind, False) for kind in ("mask", *job.outputs.beside))
+        return state if same and "status" in state and whole else None
     except (OSError, ValueError, KeyError, TypeError):  # no state, or none of ours: do it again
         return None
+
+
+def _clean(out: Path, names: Iterable[str]) -> None:
+    """Remove what killed writers left where outputs go."""
+    places = {(place / name).parent for name in names for place in (out, *(out / kind for kind in OURS))}
+    for place in sorted(places):
+        remove_leftovers(place)
+        remove_leftover_folders(place)
 
 
 def _write_summary(out: Path, named: dict[str, Path], summary: Summary, shard: tuple[int, int]) -> None:

@@ -14,7 +14,7 @@ from patchforest.io.slide import series_of
 from patchforest.io.zarr import is_zarr
 
 STATE, OVERLAYS, PROBABILITIES = ".state", "overlays", "probabilities"
-_OURS = (STATE, OVERLAYS, PROBABILITIES)
+OURS = (STATE, OVERLAYS, PROBABILITIES)
 _WHOLE = 256 << 20  # bytes up to which every byte counts
 _ENDS = 1 << 20
 
@@ -34,7 +34,7 @@ def name_inputs(inputs: Sequence[str | Path], *, skip: Path | None = None) -> di
     longer = [relative.as_posix().replace(".", "_") for _, relative, _ in found]
     longest = [f"{root}/{name}" for (root, _, _), name in zip(found, longer)]
     names = _distinct(_distinct(shortest, longer), longest)
-    names = [m if n.split("/")[0] in _OURS else n for n, m in zip(names, longest)]
+    names = [m if n.split("/")[0] in OURS else n for n, m in zip(names, longest)]
     counted: Counter[str] = Counter()
     out: dict[str, Path] = {}
     for name, (_, _, path) in zip(names, found):
@@ -65,6 +65,18 @@ def digest(path: Path) -> str:
     return state.hexdigest()
 
 
+def real_path(path: Path) -> Path:
+    """Where a path leads; itself where its links lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
+def _series(path: Path) -> bytes:
+    try:
+        return series_of(path)
+    except OSError:  # its reader says why
+        return b""
+
+
 def _add_file(state: hashlib._Hash, path: Path) -> None:
     about = path.stat()
     with open(path, "rb") as file:
@@ -81,16 +93,16 @@ def _add_file(state: hashlib._Hash, path: Path) -> None:
 def _files(inputs: Sequence[str | Path], skip: Path | None) -> Iterator[tuple[str, Path, Path]]:
     """(name of the folder given, path relative to it, path) of every image, each once, sorted within a folder."""
     seen: set[Path] = set()
-    outputs = None if skip is None else skip.resolve()
+    outputs = None if skip is None else real_path(skip)
     for given in map(Path, inputs):
-        if not given.exists():
+        if not os.path.lexists(given):
             raise InputError(given, "there is no such file or folder", "check the path")
         inside = given.is_dir() and not _is_image_folder(given)
         for path in sorted(_images_below(given, outputs)) if inside else [given]:
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
+            if real_path(path) not in seen:
+                seen.add(real_path(path))
                 root = given if inside else given.parent
-                yield root.resolve().name or "root", path.relative_to(root), path
+                yield real_path(root).name or "root", path.relative_to(root), path
 
 
 def _images_below(folder: Path, outputs: Path | None) -> Iterator[Path]:
@@ -99,7 +111,7 @@ def _images_below(folder: Path, outputs: Path | None) -> Iterator[Path]:
         here = Path(where)
         kept = []
         for name in sorted(folders):
-            if (here / name).resolve() == outputs:
+            if real_path(here / name) == outputs:
                 continue
             if is_zarr(here / name):
                 yield here / name
@@ -109,10 +121,10 @@ def _images_below(folder: Path, outputs: Path | None) -> Iterator[Path]:
         series: set[bytes] = set()
         for name in sorted(files):
             path = here / name
-            if not name.lower().endswith(SUFFIXES) or not path.is_file():
+            if not name.lower().endswith(SUFFIXES):
                 continue
             if name.lower().endswith(DICOM):
-                mark = series_of(path)
+                mark = _series(path)
                 if mark and mark in series:
                     continue
                 series.add(mark)
@@ -126,7 +138,7 @@ def _is_image_folder(folder: Path) -> bool:
     files = [p for p in folder.iterdir() if not p.name.startswith(".")]
     if not files or not all(p.is_file() and p.name.lower().endswith(DICOM) for p in files):
         return False
-    return len({series_of(p) for p in files}) == 1
+    return len({_series(p) for p in files}) == 1
 
 
 def _distinct(names: list[str], longer: list[str]) -> list[str]:

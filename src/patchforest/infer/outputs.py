@@ -19,7 +19,7 @@ from patchforest.io.scale import thumbnail
 from patchforest.io.write import write_image
 from patchforest.values import Array, ImageSource
 
-FORMATS = ("auto", ".png", ".tif", ".ome.tif", ".ome.zarr")
+FORMATS = ("auto", ".png", ".tif", ".ome.tif", ".ome.zarr", ".nii.gz", ".nrrd")
 LARGEST_PNG = 16384
 """Sides up to which ``auto`` writes PNG; larger masks, and those of images with several levels, become pyramids."""
 LARGEST_OVERLAY = 4096
@@ -78,9 +78,17 @@ class Outputs:
         """Whether the probabilities have to be kept: polygons carry their mean."""
         return self.probabilities or self.polygons is not None
 
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Kinds of the files that are wanted beside the mask."""
+        wanted = {"probabilities": self.probabilities, "polygons": self.polygons is not None, "overlay": self.draw}
+        return tuple(kind for kind, there in wanted.items() if there)
+
     def paths(self, out: Path, name: str, shape: tuple[int, int], levels: int) -> dict[str, Path]:
-        """File by kind of an image of an id; the mask first."""
+        """File by kind of an image of an id; the mask first. ValueError for a format of volumes."""
         suffix = self.format
+        if suffix in (".nii.gz", ".nrrd"):
+            raise ValueError(f"{suffix} holds volumes, not images: use auto, .png, .tif, .ome.tif or .ome.zarr")
         if suffix == "auto":
             suffix = ".png" if max(shape) <= LARGEST_PNG and levels == 1 else ".tif"
         found = {"mask": out / f"{name}{suffix}"}

@@ -32,7 +32,6 @@ AUTO = 8
 """Volumes of more voxels than this many training windows are cut into windows when the choice is ``auto``."""
 
 MIRRORS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))
-_FINEST = 1 << 8
 
 Window = str | int | tuple[int, int, int]
 
@@ -173,8 +172,8 @@ def cover_volume(
 ) -> tuple[tuple[Region, ...], tuple[Array, ...]]:
     """Windows of one size that cover a volume (d, h, w) and overlap by about a quarter, and weights along their sides.
 
-    A window's weights are the outer product of the three lines (float64 of its planes, rows, columns), multiples of
-    2^-24, so that in float64 sums of float32 values times weights are exact: equal answers blend to that answer.
+    A window's weights are the outer product of the three lines (float64, of its planes, rows and columns). Summed in
+    float64 and rounded to float32, equal answers of overlapping windows blend to exactly that answer.
 
     Raises ValueError for an unknown word or a side below 1.
     """
@@ -323,4 +322,4 @@ def _ramp(length: int) -> Array:
     """float64 in (0, 1]: 1 in the middle, falling smoothly over the overlap towards both ends."""
     nearest = np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5
     reach = np.clip(nearest / max(OVERLAP * length, 1.0), 0.0, 1.0)
-    return np.maximum(np.rint((0.5 - 0.5 * np.cos(np.pi * reach)) * _FINEST), 1.0) / _FINEST
+    return np.maximum(0.5 - 0.5 * np.cos(np.pi * reach), 1e-3)

@@ -35,6 +35,8 @@ class WorkingImage:
     """
 
     def __init__(self, source: ImageSource, spec: ModelSpec, path: str | Path = "image") -> None:
+        if spec.model.spatial == 3:
+            raise InputError(path, "is an image, and the model reads volumes", "give it volumes, or a model of images")
         if source.shape[2] != spec.model.channels:
             given = f"has {source.shape[2]} channels, the model was trained on {spec.model.channels}"
             raise InputError(path, given, "convert the image, or use a model for such images")

@@ -227,8 +227,7 @@ def continues(level: Level, base: Level, last: Level) -> bool:
     """Whether a level is the whole of ``base``, smaller than ``last``: label and macro pictures are not."""
     if level.height >= last.height or level.width >= last.width:
         return False
-    factor = base.height / level.height
-    return abs(level.width * factor - base.width) <= 2 * max(factor, base.width / level.width)
+    return abs(level.width * base.height - base.width * level.height) <= 2 * max(base.height, base.width)
 
 
 def microns_per_pixel(page: Any) -> float | None:

@@ -138,6 +138,8 @@ def tile_rows(
     def take(level: int, rows: Array) -> Iterator[tuple[int, Array]]:
         while len(rows):
             wanted = min(tile, left[level])
+            if not wanted:
+                raise ValueError(f"the bands have more rows than level 0, which has {levels[0][0]}")
             if not filled[level] and len(rows) >= wanted:
                 full, rows = rows[:wanted], rows[wanted:]
             else:

@@ -18,6 +18,8 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "apf_vit": APFViT,
     "unet": UNet,
 }
+VOLUMETRIC = ("shf", "apf_vit")
+"""Models that read octrees of volumes as well."""
 
 
 def build_model(config: ModelConfig) -> nn.Module:
@@ -29,6 +31,11 @@ def build_model(config: ModelConfig) -> nn.Module:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
     if config.depth < 0 or min(config.stem, default=1) < 1:
         raise ValueError(f"depth and stem widths must not be negative; got {config.depth}, {config.stem}")
+    if config.spatial not in (2, 3) or (config.spatial == 3 and config.name not in VOLUMETRIC):
+        raise ValueError(
+            f"spatial must be 2, or 3 for volumes with the models {', '.join(VOLUMETRIC)}; "
+            f"got {config.spatial} for {config.name}"
+        )
     if config.name != "unet":
         _check_sides(config)
     return MODELS[config.name](config)

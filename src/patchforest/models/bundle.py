@@ -16,7 +16,7 @@ from torch import nn
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_bytes, write_json
 from patchforest.models.build import build_model
-from patchforest.models.config import ModelConfig
+from patchforest.models.config import ModelConfig, VolumeSpec
 from patchforest.values import ForestPolicy
 
 FORMAT = 1
@@ -36,6 +36,7 @@ class ModelSpec:
     downscale : images are area-averaged by this factor before anything else, and the mask scaled back.
     mpp : microns per pixel of the images that it was trained on, before down-scaling: other images are brought to that
         scale first. None: images are taken as they are.
+    volume : how volumes are given to it; None for a model of images.
     tissue : it was trained on tissue alone: windows of a slide without any are background, and not looked at.
     """
 
@@ -47,6 +48,7 @@ class ModelSpec:
     downscale: int = 1
     mpp: float | None = None
     tissue: bool = False
+    volume: VolumeSpec | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +150,8 @@ def _read_spec(path: Path) -> ModelSpec:
         values["model"] = ModelConfig(**_tuples(_known(path, raw["model"], ModelConfig)))
         if raw.get("forest") is not None:
             values["forest"] = ForestPolicy(**_known(path, raw["forest"], ForestPolicy))
+        if raw.get("volume") is not None:
+            values["volume"] = VolumeSpec(**_tuples(_known(path, raw["volume"], VolumeSpec)))
         return _consistent(ModelSpec(**_tuples(values)))
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):

@@ -1,4 +1,4 @@
-"""The settings of a network: what ``build_model`` needs and what ``config.json`` of a trained model says."""
+"""The settings of a network, and of the volumes it reads: what ``config.json`` of a trained model says."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ class ModelConfig:
         registered rasters), ``pseudo`` (the papers' √L grid, for comparison).
     stem : widths of the convolutional stem before gathering, strides 2, 4, ...; empty for none.
     stride : of the logits of the ``paint`` readout.
-    embedding : ``place`` or the papers' ``index``.
+    embedding : ``place`` (of a leaf in the image), ``window`` (in what the network sees of it; better where few images
+        or volumes teach) or the papers' ``index``.
     max_tokens : length of the ``index`` embedding.
     features : width of the UNETR decoder.
     image_branch : UNETR's full-resolution image branch.
     downscale : of ``unet``: it sees the image area-averaged by this factor.
     dropout : in the transformer.
+    spatial : 2 for images, 3 for volumes (``shf`` and ``apf_vit``: octrees, patches p × p × p, q × q × q answers a
+        leaf).
     """
 
     name: str = "apf_unetr"
@@ -48,3 +51,38 @@ class ModelConfig:
     image_branch: bool = True
     downscale: int = 1
     dropout: float = 0.0
+    spatial: int = 2
+
+
+@dataclass(frozen=True)
+class VolumeSpec:
+    """How volumes are given to a network: on which grid, and as sub-volumes or as slices.
+
+    Voxels are often longer one way than another, and leaves are cubes of voxels, so volumes are first averaged over
+    whole blocks of voxels; masks come out at the stored voxels all the same.
+
+    Attributes
+    ----------
+    window : (planes, rows, columns) of the training windows, in voxels after averaging. Slice-wise: of all windows
+        the axes that lie in the slice count.
+    downscale : blocks (planes, rows, columns) that are averaged.
+    spacing : millimetres (plane, row, column) wanted instead; each volume is averaged to come nearest to it.
+    axes : along which volumes are sliced for a network of images (0 plane, 1 row, 2 column); empty for one of volumes.
+    """
+
+    window: tuple[int, int, int] = (32, 64, 64)
+    downscale: tuple[int, int, int] = (1, 1, 1)
+    spacing: tuple[float, float, float] | None = None
+    axes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("window", "downscale"):
+            value = getattr(self, name)
+            if len(value) != 3 or not all(isinstance(v, int) and v >= 1 for v in value):
+                raise ValueError(f"{name} must be three whole numbers (planes, rows, columns) from 1 on; got {value}")
+        if self.spacing is not None and (len(self.spacing) != 3 or not all(0 < v < float("inf") for v in self.spacing)):
+            raise ValueError(f"spacing must be three lengths in millimetres; got {self.spacing}")
+        if self.spacing is not None and self.downscale != (1, 1, 1):
+            raise ValueError("set downscale or spacing, not both")
+        if len(set(self.axes)) != len(self.axes) or not set(self.axes) <= {0, 1, 2}:
+            raise ValueError(f"axes must be different ones of 0 (plane), 1 (row) and 2 (column); got {self.axes}")

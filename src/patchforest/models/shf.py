@@ -1,4 +1,6 @@
-"""SHF and SAP, decoder-free: every token answers for its own leaf on a q × q grid; no raster in training."""
+"""SHF and SAP, decoder-free: every token answers for its own leaf on a q × q grid (volumes: q × q × q); no raster in
+training.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from patchforest.nn.readout.token import TokenReadout
 
 
 class SHF(nn.Module):
-    """Token masks from forest leaves; ``forward`` paints them to logits (B, K, H, W), linear inside a leaf.
+    """Token masks from forest leaves; ``forward`` paints them to logits (B, K, H, W) or (B, K, D, H, W), linear inside
+    a leaf.
 
     Source: SHF and ROVAI (SAP). Changed: place embedding instead of index vectors, a convolutional stem, q = 2p, and
     the exact area-weighted loss (``train.losses``).
@@ -23,7 +26,8 @@ class SHF(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.trunk = Trunk(config)
-        self.readout = TokenReadout(config.width, config.classes, config.q or 2 * config.patch)
+        q = config.q or 2 * config.patch
+        self.readout = TokenReadout(config.width, config.classes, q, spatial=config.spatial)
 
     def output(self, image_BCHW: Tensor | PatchBatch, forest: ForestBatch) -> DenseOutput:
         """Logits per leaf, for the loss, of an image or (without a stem) of patches gathered before."""

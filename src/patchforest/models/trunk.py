@@ -33,33 +33,37 @@ class Trunk(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.channels, self.patch, self.cell = config.channels, config.patch, config.cell
-        self.stem = Stem(config.channels, config.stem) if config.stem else None
+        self.spatial = n = config.spatial
+        self.stem = Stem(config.channels, config.stem, spatial=n) if config.stem else None
         self.stem_stride = 2 ** len(config.stem)
         if self.stem is not None and config.cell % self.stem_stride:
             raise ValueError(
                 f"the stem's stride {self.stem_stride} must divide the smallest leaf {config.cell}; use fewer stages"
             )
         self.sub = min(2, config.cell // self.stem_stride)
-        stem_features = config.stem[-1] * self.sub**2 if config.stem else 0
+        stem_features = config.stem[-1] * self.sub**n if config.stem else 0
         self.embed = PatchEmbed(
-            config.channels * config.patch**2,
+            config.channels * config.patch**n,
             config.width,
             stem_features=stem_features,
             embedding=config.embedding,
             max_tokens=config.max_tokens,
+            spatial=n,
         )
         self.encoder = Encoder(config.width, config.depth, config.heads, dropout=config.dropout)
         self.taps = tuple(reversed(taps_of(config.depth))) if config.depth else (0, 0, 0, 0)
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-        """States (B, L, D); taps, last first; stem rasters; the normalised image."""
+        """States (B, L, D); taps, last first; stem rasters; the normalised image, or volume (B, C, D, H, W)."""
         self._check_cell(forest)
         image_BCHW = normalise(image_BCHW)
         patches = gather_batch(image_BCHW, forest, self.patch)
-        rasters = self.stem(image_BCHW.contiguous(memory_format=torch.channels_last)) if self.stem is not None else []
+        layout = torch.channels_last if self.spatial == 2 else torch.channels_last_3d
+        rasters = self.stem(image_BCHW.contiguous(memory_format=layout)) if self.stem is not None else []
         stem_BLF = None
         if rasters:
-            stem_BLF = gather_batch(rasters[-1], forest.at_stride(self.stem_stride), self.sub).flatten(2)
+            last = rasters[-1] if self.spatial == 2 else rasters[-1].float()  # the CPU averages no bf16 volumes
+            stem_BLF = gather_batch(last, forest.at_stride(self.stem_stride), self.sub).flatten(2)
         tokens = self.embed(patches, forest, stem_BLF)
         states, taps = self.encoder(tokens, forest.valid_BL, self.taps)
         return states, taps, rasters, image_BCHW
@@ -70,7 +74,7 @@ class Trunk(nn.Module):
         Raises ValueError for a model whose stem reads the image, and patches of another shape than the model's.
         """
         self._check_cell(forest)
-        wanted = (*forest.size_BL.shape, self.channels, self.patch, self.patch)
+        wanted = (*forest.size_BL.shape, self.channels, *[self.patch] * self.spatial)
         if self.stem is not None:
             raise ValueError("the stem of this model reads an image; use stem=() to read patches alone")
         if tuple(patches.patches_BLCpp.shape) != wanted:

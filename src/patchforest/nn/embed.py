@@ -1,6 +1,7 @@
 """Patches to tokens: pixels + place + scale.
 
-Dimension letters: B batch, L leaves, C channels, D model width, n spatial axes, p patch side.
+Dimension letters: B batch, L leaves, C channels, D model width, F features, n spatial axes, p patch side, H W image. A
+volume has one axis more: where p p or H W stand, read p p p or D H W.
 """
 
 from __future__ import annotations
@@ -16,18 +17,25 @@ from patchforest.nn.raster import ForestBatch
 LONGEST, SHORTEST = 16384.0, 16.0
 """Wavelengths of the place embedding in level-0 pixels."""
 WAVES = 11
-PLACE_FEATURES = 4 * WAVES + 6
 
 
-def place_features(forest: ForestBatch) -> Tensor:
-    """(B, L, 4·11 + 6) sines and cosines of leaf centres (level-0 pixels of the frame) and of log2 of their side.
+def place_feature_count(spatial: int = 2) -> int:
+    """Numbers a leaf in ``place_features``: 50 of images, 72 of volumes."""
+    return 2 * spatial * WAVES + 6
+
+
+def place_features(forest: ForestBatch, *, framed: bool = True) -> Tensor:
+    """(B, L, 2·n·11 + 6) sines and cosines of leaf centres (level-0 pixels of the frame) and of log2 of their side.
 
     Depends on where a leaf lies and how large it is, never on its index: the same leaf gets the same features in any
-    forest and any batch. Wavelengths run geometrically from 16,384 to 16 pixels.
+    forest and any batch. Wavelengths run geometrically from 16,384 to 16 pixels. Volumes are placed by six numbers, the
+    window's corner and the frame's shape; without them they are whole. ``framed`` False counts from the corner of the
+    window instead.
     """
     centre = forest.center_BLn
-    if centre.shape[-1] == 2:
-        centre = centre + forest.place_B4[:, None, :2]
+    n = centre.shape[-1]
+    if framed and forest.place_B4.shape[1] == 2 * n:
+        centre = centre + forest.place_B4[:, None, :n]
     steps = torch.arange(WAVES, device=centre.device, dtype=torch.float32) / (WAVES - 1)
     waves = 2 * math.pi / (LONGEST * (SHORTEST / LONGEST) ** steps)
     angles = (centre[..., None] * waves).flatten(-2)
@@ -40,16 +48,25 @@ class PatchEmbed(nn.Module):
     """Tokens (B, L, D) of patches (B, L, C, p, p), stem features (B, L, F) and the geometry of their leaves.
 
     ``embedding="place"`` (default) embeds centre and side, so that it carries to any image and any length;
+    ``"window"`` counts places from the window's corner, so that a few frames cannot be learnt by heart;
     ``"index"`` is the papers' learned vector per position in the sequence, which knows no geometry and works only up
     to ``max_tokens`` leaves. Padding becomes zero.
     """
 
     def __init__(
-        self, in_features: int, width: int, *, stem_features: int = 0, embedding: str = "place", max_tokens: int = 4096
+        self,
+        in_features: int,
+        width: int,
+        *,
+        stem_features: int = 0,
+        embedding: str = "place",
+        max_tokens: int = 4096,
+        spatial: int = 2,
     ) -> None:
         super().__init__()
-        if embedding not in ("place", "index"):
-            raise ValueError(f"embedding must be place or index; got {embedding!r}")
+        if embedding not in ("place", "window", "index"):
+            raise ValueError(f"embedding must be place, window or index; got {embedding!r}")
+        self.framed = embedding == "place"
         self.pixels = nn.Linear(in_features, width)
         self.stem = nn.Linear(stem_features, width) if stem_features else None
         self.geometry: nn.Sequential | None = None
@@ -57,7 +74,8 @@ class PatchEmbed(nn.Module):
         if embedding == "index":
             self.index = nn.Parameter(torch.zeros(max_tokens, width))
         else:
-            self.geometry = nn.Sequential(nn.Linear(PLACE_FEATURES, width), nn.GELU(), nn.Linear(width, width))
+            features = place_feature_count(spatial)
+            self.geometry = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, patches_BLCpp: Tensor, forest: ForestBatch, stem_BLF: Tensor | None = None) -> Tensor:
         tokens_BLD = self.pixels(patches_BLCpp.flatten(2))
@@ -71,30 +89,24 @@ class PatchEmbed(nn.Module):
                 )
             tokens_BLD = tokens_BLD + self.index[:length]
         if self.geometry is not None:
-            tokens_BLD = tokens_BLD + self.geometry(place_features(forest).to(tokens_BLD.dtype))
+            tokens_BLD = tokens_BLD + self.geometry(place_features(forest, framed=self.framed).to(tokens_BLD.dtype))
         return tokens_BLD * forest.valid_BL[..., None]
 
 
 class ConvNormAct(nn.Sequential):
-    """3 × 3 convolution, batch norm, ReLU."""
+    """3 × 3 (volumes: 3 × 3 × 3) convolution, batch norm, ReLU."""
 
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(channels_out, momentum=0.05),
-            nn.ReLU(inplace=True),
-        )
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, spatial: int = 2) -> None:
+        super().__init__(*_conv_norm(channels_in, channels_out, stride, spatial), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
-    """Two 3 × 3 convolutions around a skip: x + f(x)."""
+    """Two such convolutions around a skip: x + f(x)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, spatial: int = 2) -> None:
         super().__init__()
-        self.first = ConvNormAct(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels, momentum=0.05)
-        )
+        self.first = ConvNormAct(channels, channels, spatial=spatial)
+        self.second = nn.Sequential(*_conv_norm(channels, channels, 1, spatial))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)))
@@ -103,13 +115,12 @@ class Residual(nn.Module):
 class Stem(nn.Module):
     """Convolutional features before the gather: rasters at strides 2, 4, ..., one per entry of ``widths``."""
 
-    def __init__(self, channels: int, widths: tuple[int, ...], *, blocks: int = 1) -> None:
+    def __init__(self, channels: int, widths: tuple[int, ...], *, blocks: int = 1, spatial: int = 2) -> None:
         super().__init__()
         stages = []
         for width in widths:
-            stages.append(
-                nn.Sequential(ConvNormAct(channels, width, stride=2), *[Residual(width) for _ in range(blocks)])
-            )
+            first = ConvNormAct(channels, width, stride=2, spatial=spatial)
+            stages.append(nn.Sequential(first, *[Residual(width, spatial=spatial) for _ in range(blocks)]))
             channels = width
         self.stages = nn.ModuleList(stages)
 
@@ -120,3 +131,11 @@ class Stem(nn.Module):
             image_BCHW = stage(image_BCHW)
             out.append(image_BCHW)
         return out
+
+
+def _conv_norm(channels_in: int, channels_out: int, stride: int, spatial: int) -> tuple[nn.Module, nn.Module]:
+    if spatial == 2:
+        conv: nn.Module = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        return conv, nn.BatchNorm2d(channels_out, momentum=0.05)
+    conv = nn.Conv3d(channels_in, channels_out, 3, stride, 1, bias=False)
+    return conv, nn.BatchNorm3d(channels_out, momentum=0.05)

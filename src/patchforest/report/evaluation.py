@@ -153,7 +153,7 @@ def _view(case: Case, bundle: Bundle, labels: LabelMap | None, scale: Scale, opt
     scored = score_picture(bundle, case, label_map=labels, scale=scale, options=options)
     picture, prediction = scored.picture, scored.prediction
     text = f"{prediction.tokens:,} tokens, {prediction.seconds:.2f} s"
-    text += f"; shown {scored.step} times smaller" if scored.step > 1 else ""
+    text += f"; shown: {scored.shown}" if scored.shown else ""
     return case_section(
         case.id, picture.image, picture.label, {"": prediction}, classes=bundle.spec.classes, text=text, window=window
     )

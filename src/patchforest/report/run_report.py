@@ -37,8 +37,8 @@ def report_run(run: Path, data: Path, *, num_cases: int = 3) -> Path:
         scored = score_picture(bundle, case, label_map=config.data.labels, scale=config.data.scale)
         score = float(dice_of(scored.confusion)[1:].mean())
         pixels, *cost = cost_cells(scored.prediction)
-        if scored.step > 1:
-            pixels = f"{scored.confusion.sum() / 1e6:,.0f} million, shown {scored.step} times smaller"
+        if scored.shown:
+            pixels = f"{scored.confusion.sum() / 1e6:,.0f} million, shown: {scored.shown}"
         rows.append([case.id, pixels, *cost, f"{score:.4f}"])
         sections.append(_case(case, scored.picture.image, scored.picture.label, scored.prediction, bundle, score))
     summary = Section(

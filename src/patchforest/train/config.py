@@ -24,7 +24,7 @@ from patchforest.data.augment import Augment
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_bytes
 from patchforest.io.scale import Scale
-from patchforest.models.config import ModelConfig
+from patchforest.models.config import ModelConfig, VolumeSpec
 from patchforest.values import ForestPolicy
 
 EXCLUSIVE = {
@@ -174,9 +174,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a training run, apart from the data folder. ``forest`` is None for models on pixels."""
+    """Everything that decides a training run, apart from the data folder.
+
+    ``forest`` is None for models on pixels, ``volume`` for data of images. With ``volume`` the data are volumes, read
+    as sub-volumes by an octree model, or as slices along ``volume.axes`` by one of images.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
+    volume: VolumeSpec | None = None
     forest: ForestPolicy | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -94,7 +94,7 @@ def evaluate(
     options : of ``infer.predict.predict``.
     """
     bundle = load_model(Path(model)) if isinstance(model, str | Path) else model
-    grid = output_grid(bundle)
+    grid = None if bundle.spec.volume is not None else output_grid(bundle)
     scored, failed = [], {}
     for number, case in enumerate(cases, 1):
         try:
@@ -148,12 +148,21 @@ def summarise(result: Evaluation, files: Mapping[str, Case]) -> dict[str, Any]:
 
 
 def _score(
-    bundle: Bundle, case: Case, grid: OutputGrid, label_map: LabelMap | None, scale: Scale, options: dict[str, Any]
+    bundle: Bundle,
+    case: Case,
+    grid: OutputGrid | None,
+    label_map: LabelMap | None,
+    scale: Scale,
+    options: dict[str, Any],
 ) -> CaseScore:
     classes = len(bundle.spec.classes)
+    if grid is None:
+        from patchforest.train.volume_scores import score_volume_case
+
+        return score_volume_case(bundle, case, label_map, options)
     scored = score_picture(bundle, case, label_map=label_map, scale=scale, options=options)
     scores, ceiling = score_counts(scored.confusion), None
-    if scored.step == 1:
+    if not scored.shown:
         scores = score_case(scored.prediction.mask, scored.picture.label, classes)
         ceiling = model_ceiling(scored.prediction, scored.picture.label, grid, classes)
     return CaseScore(case.id, scores, scored.confusion, ceiling, scored.tokens, scored.seconds)

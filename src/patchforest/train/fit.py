@@ -19,11 +19,12 @@ import torch
 
 from patchforest.data.layout import Case, CaseList, find_cases
 from patchforest.data.manifest import Prepared, is_prepared
-from patchforest.data.samples import check_picture
+from patchforest.data.pictures import check_picture
 from patchforest.data.splits import split_cases
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
 from patchforest.io.open import open_image
+from patchforest.io.volume import is_volume
 from patchforest.models.build import build_model
 from patchforest.models.bundle import ModelSpec
 from patchforest.train.compat import require_lightning
@@ -31,11 +32,13 @@ from patchforest.train.config import RunConfig, differences, load_config, save_c
 from patchforest.train.prepare import resolved_classes, resolved_policy
 from patchforest.train.progress import Progress
 from patchforest.train.sequences import check_items, open_prepared
+from patchforest.train.volumes import resolved_volume_policy
 
 if TYPE_CHECKING:
     from patchforest.train.recorder import RunFolder
     from patchforest.train.task import SegmentationTask
     from patchforest.train.validate import SequenceValidator, Validator
+    from patchforest.train.volumes import VolumeValidator
 
 PREEMPTED = 75
 ENDLESS = 1 << 62  # a run is one epoch: a window follows from its number in the run alone
@@ -84,7 +87,7 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
     prepared = open_prepared(data, config) if is_prepared(data) else None
     cases = find_cases(Path(data), layout=config.data.layout) if prepared is None else prepared.case_list
     parts = Parts(*split(cases, config), prepared)
-    channels = open_image(parts.training[0].image).shape[2] if prepared is None else prepared.channels
+    channels = _channels(parts, config)
     config = resolve(config, cases, channels)
     with Progress(Path(out).name, quiet=quiet) as progress, StopRequest().listening() as stop:
         if not folder.config.exists():
@@ -98,6 +101,21 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
             progress.line("stopped; the same command goes on from here")
             raise Preempted
     return folder.root
+
+
+def _channels(parts: Parts, config: RunConfig) -> int:
+    """Of the first training image, or of prepared items."""
+    first = parts.training[0].image
+    if parts.prepared is not None:
+        return parts.prepared.channels
+    if config.volume is not None:
+        from patchforest.train.volumes import volume_channels
+
+        return volume_channels(parts.training[0])
+    if is_volume(first):
+        hint = "set volume.window to train on volumes, or volume.axes=[0] to train on their slices"
+        raise InputError(first, "is a volume, and the settings are for images", hint)
+    return open_image(first).shape[2]
 
 
 def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[Case]]:
@@ -120,7 +138,11 @@ def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[
 
 def _check(parts: Parts, config: RunConfig) -> None:
     """Look at all that will be read before the first step, so that a fault ends the run now and not in an hour."""
-    if parts.prepared is None:
+    if config.volume is not None:
+        from patchforest.train.volumes import check_volume_cases
+
+        check_volume_cases([*parts.training, *parts.validation], config, config.volume)
+    elif parts.prepared is None:
         check_cases([*parts.training, *parts.validation], config)
     else:
         check_items(parts.prepared, parts.training, "training")
@@ -161,8 +183,11 @@ def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
     """
     classes = resolved_classes(config.data, cases.classes)
     outputs = 1 if len(classes) == 2 else len(classes)
-    model = replace(config.model, channels=channels, classes=outputs)
-    forest = resolved_policy(config)
+    model = replace(config.model, channels=channels, classes=outputs, spatial=2)
+    if config.volume is not None and not config.volume.axes:
+        model, forest = replace(model, spatial=3), resolved_volume_policy(config, config.volume)
+    else:
+        forest = resolved_policy(config)
     if forest is not None:
         model = replace(model, cell=forest.cell)
     try:
@@ -239,7 +264,7 @@ def _train(folder: RunFolder, config: RunConfig, parts: Parts, progress: Progres
     return recorder.finished
 
 
-def _validator(config: RunConfig, parts: Parts, stop: Any) -> Validator | SequenceValidator:
+def _validator(config: RunConfig, parts: Parts, stop: Any) -> Validator | SequenceValidator | VolumeValidator:
     from patchforest.train.validate import SequenceValidator, Validator
 
     limit, precision = config.train.validate_cases, config.train.precision
@@ -247,6 +272,10 @@ def _validator(config: RunConfig, parts: Parts, stop: Any) -> Validator | Sequen
         cases = parts.prepared.of(parts.validation)
         return SequenceValidator(parts.prepared, cases, limit=limit, precision=precision, stop=stop)
     spec, labels = model_spec(config), config.data.labels
+    if config.volume is not None:
+        from patchforest.train.volumes import VolumeValidator
+
+        return VolumeValidator(parts.validation, spec, labels, limit=limit, precision=precision, stop=stop)
     return Validator(
         parts.validation, spec, labels, scale=config.data.scale, limit=limit, precision=precision, stop=stop
     )
@@ -272,6 +301,11 @@ def _task(config: RunConfig, parts: Parts) -> SegmentationTask:
             cache_bytes=(2 << 30) if c.cache else 0,
         )
         return SegmentationTask(network, config.train, sequences)
+    if config.volume is not None:
+        from patchforest.train.volumes import volume_samples
+
+        volumes = volume_samples(config, parts.training, config.volume, samples_per_epoch=ENDLESS)
+        return SegmentationTask(network, config.train, volumes)
     samples = WindowSamples(
         parts.training,
         policy=config.forest,

@@ -4,11 +4,15 @@ With nearest painting, sums over pixels equal area-weighted sums over blocks wit
 that answers per leaf, or on a coarse raster, trains on the same loss as its full-resolution mask. At that size only
 the labels are touched (K + 1 shares a pixel, no gradient), never logits or probabilities.
 
-Dimension letters: B batch, L leaves, K output channels, q output side a leaf, H W image, h w raster.
+Volumes alike: sums over voxels equal volume-weighted sums over blocks.
+
+Dimension letters: B batch, L leaves, K output channels, q output side a leaf, n spatial axes (2 or 3), H W image, h w
+raster; of volumes q q q and D H W.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -25,7 +29,7 @@ def segmentation_loss(output: DenseOutput, label_BHW: Tensor, *, weight: float =
     Parameters
     ----------
     output : logits of a dense readout, K = 1 (sigmoid, one foreground class) or K classes with background (softmax).
-    label_BHW : class numbers, negative where ignored.
+    label_BHW : class numbers, negative where ignored; of volumes (B, D, H, W).
     weight, eps : w and ε of APF equation 7. Dice sums run over the batch; with softmax, Dice is the mean over classes.
 
     Returns a scalar; zero (with a gradient of zero) where every pixel is ignored.
@@ -41,8 +45,8 @@ def token_loss(output: TokenMask, shares_BLKqq: Tensor, *, weight: float = 0.5, 
 
     Parameters
     ----------
-    shares_BLKqq : (B, L, 1 + K, q, q), the known share of every block, then that of each of the K outputs; zero where
-        padded. See ``data.prepared.PreparedItem``.
+    shares_BLKqq : (B, L, 1 + K, q, q) or (B, L, 1 + K, q, q, q), the known share of every block, then that of each of
+        the K outputs; zero where padded. See ``data.prepared.PreparedItem``.
 
     Raises ValueError for shares of another shape than the logits.
     """
@@ -71,7 +75,7 @@ def _objective(logits: Tensor, target: Tensor, area: Tensor, *, weight: float, e
 
 
 def soft_targets(output: DenseOutput, label_BHW: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, K, N), area-averaged labels (B, K, N) and known area in pixels (B, 1, N) of every output block."""
+    """Logits (B, K, N), area-averaged labels (B, K, N) and known area in pixels (or voxels; B, 1, N) of every block."""
     dtype = torch.float64 if output.logits.dtype == torch.float64 else torch.float32
     _check_labels(output, label_BHW, channels)
     both = label_BHW.new_empty((len(label_BHW), channels + 1, *label_BHW.shape[1:]), dtype=dtype)  # known, then shares
@@ -81,11 +85,15 @@ def soft_targets(output: DenseOutput, label_BHW: Tensor, channels: int) -> tuple
     if isinstance(output, TokenMask):
         shares, logits, block = _token_shares(output, both)
     else:
-        short = [(-s) % output.stride for s in both.shape[2:]]
-        both = F.pad(both, (0, short[1], 0, short[0]))
+        both = F.pad(both, _short(both.shape[2:], output.stride))
         shares = (F.avg_pool2d(both, output.stride) if output.stride > 1 else both).flatten(2)
         logits, block = output.logits.flatten(2), shares.new_full((1, 1, 1), float(output.stride**2))
     return logits, _target(shares), shares[:, :1] * block
+
+
+def _short(shape: Sequence[int], multiple: int) -> list[int]:
+    """What ``F.pad`` adds behind each of the last axes to make them multiples."""
+    return [v for length in reversed(shape) for v in (0, -length % multiple)]
 
 
 def _check_labels(output: DenseOutput, label_BHW: Tensor, channels: int) -> None:
@@ -107,23 +115,22 @@ def _check_labels(output: DenseOutput, label_BHW: Tensor, channels: int) -> None
 def _token_shares(output: TokenMask, both_BCHW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     forest, q = output.forest, output.logits.shape[-1]
     largest = int(forest.size_BL.max())
-    short = [(-s) % largest for s in forest.shape]
-    padded = F.pad(both_BCHW, (0, short[1], 0, short[0]))
+    padded = F.pad(both_BCHW, _short(forest.shape, largest))
     wider = replace(forest, shape=tuple(padded.shape[2:]))
     shares = gather_batch(padded, wider, q)  # (B, L, 1 + K, q, q), zero where padded
     return _flat(shares), _flat(merge_subpixels(output)), _block_area(output, shares)
 
 
 def _flat(values_BLKqq: Tensor) -> Tensor:
-    """(B, K, L·q·q)."""
-    return values_BLKqq.permute(0, 2, 1, 3, 4).flatten(2)
+    """(B, K, L·qⁿ)."""
+    return values_BLKqq.transpose(1, 2).flatten(2)
 
 
 def _block_area(output: TokenMask, like: Tensor) -> Tensor:
-    """(B, 1, L·q·q) pixels of every block, inside the image or not."""
-    q = output.logits.shape[-1]
+    """(B, 1, L·qⁿ) pixels of every block, inside the image or not."""
+    q, n = output.logits.shape[-1], output.logits.ndim - 3
     side_BL = output.forest.size_BL.to(like.dtype) / q
-    return side_BL.square()[:, None, :, None].expand(-1, -1, -1, q * q).flatten(2)
+    return side_BL.pow(n)[:, None, :, None].expand(-1, -1, -1, q**n).flatten(2)
 
 
 def _target(shares: Tensor) -> Tensor:
@@ -134,11 +141,12 @@ def _target(shares: Tensor) -> Tensor:
 def merge_subpixels(output: TokenMask) -> Tensor:
     """Logits in which leaves shorter than q pixels say the same within every pixel: what painting shows of them."""
     logits, size_BL = output.logits, output.forest.size_BL
-    q = logits.shape[-1]
+    q, n = logits.shape[-1], logits.ndim - 3
     for size in torch.unique(size_BL[size_BL < q]).tolist():
         factor = q // size
         b, leaf = torch.nonzero(size_BL == size, as_tuple=True)
-        small = logits[b, leaf]
-        mean = F.avg_pool2d(small, factor).repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+        mean = logits[b, leaf]
+        for axis in range(-n, 0):  # F.avg_pool3d knows no bf16 on the CPU
+            mean = mean.unflatten(axis, (-1, factor)).mean(axis).repeat_interleave(factor, axis)
         logits = logits.index_put((b, leaf), mean)
     return logits

@@ -54,9 +54,7 @@ def score_counts(confusion: Array) -> tuple[ClassScore, ...]:
     """The scores of every class that pixel counts (K, K) alone give."""
     overlap, union = dice_of(confusion), iou_of(confusion)
     size = confusion.sum(0) + confusion.sum(1)
-    return tuple(
-        ClassScore(float(overlap[k]), float(union[k]), None, None, not size[k]) for k in range(len(confusion))
-    )
+    return tuple(ClassScore(float(overlap[k]), float(union[k]), None, None, not size[k]) for k in range(len(confusion)))
 
 
 def confusion_matrix(prediction: Array, truth: Array, num_classes: int) -> Array:

@@ -19,6 +19,7 @@ from patchforest.train.progress import Progress
 from patchforest.train.stop import StopRequest
 from patchforest.train.task import DivergedError, SegmentationTask
 from patchforest.train.validate import SequenceValidator, Validation, Validator
+from patchforest.train.volumes import VolumeValidator
 
 ROWS = 100
 """About so many rows of a run stand in its metrics.csv, besides one a validation."""
@@ -70,7 +71,7 @@ class Recorder(lightning.Callback):
         self,
         folder: RunFolder,
         spec: ModelSpec,
-        validator: Validator | SequenceValidator,
+        validator: Validator | SequenceValidator | VolumeValidator,
         progress: Progress,
         stop: StopRequest,
     ) -> None:

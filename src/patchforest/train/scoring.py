@@ -13,7 +13,7 @@ import numpy as np
 
 from patchforest.data.layout import Case
 from patchforest.data.load import Picture
-from patchforest.data.samples import open_picture
+from patchforest.data.pictures import open_picture
 from patchforest.data.slides import SlidePicture
 from patchforest.errors import InputError
 from patchforest.infer.predict import Prediction, predict
@@ -36,8 +36,8 @@ class Scored:
     confusion : (K, K) pixels by true and predicted class.
     tokens : leaves read.
     seconds : from pixels to mask; of large images reading them included.
-    picture, prediction : what was scored; of an image too large for memory they are to look at only, ``step`` times
-        smaller.
+    picture, prediction : what was scored; where ``shown`` says something they are to look at only: a smaller picture
+        of an image too large for memory, a plane of a volume.
     """
 
     confusion: Array
@@ -45,7 +45,7 @@ class Scored:
     seconds: float
     picture: Picture
     prediction: Prediction
-    step: int = 1
+    shown: str = ""
 
 
 def scale_of_model(bundle: Bundle) -> Scale:
@@ -73,6 +73,8 @@ def score_picture(
     """
     spec, chosen = bundle.spec, dict(options or {})
     classes = len(spec.classes)
+    if spec.volume is not None:
+        return _score_volume(bundle, case, label_map, chosen)
     picture = open_picture(
         case,
         label_map=label_map,
@@ -106,4 +108,28 @@ def _score_slide(bundle: Bundle, case: Case, picture: SlidePicture, options: dic
     image = cv2.resize(thumbnail(picture.view, OVERVIEW), mask.shape[::-1], interpolation=cv2.INTER_AREA)
     shown = Prediction(mask, None, (), parts.tokens, parts.seconds)
     overview = Picture(image.reshape(*mask.shape, -1), np.ascontiguousarray(label))
-    return Scored(confusion, parts.tokens, parts.seconds, overview, shown, step)
+    return Scored(confusion, parts.tokens, parts.seconds, overview, shown, f"{step} times smaller")
+
+
+def _score_volume(
+    bundle: Bundle, case: Case, label_map: Mapping[int | str, int] | None, options: dict[str, Any]
+) -> Scored:
+    """Of a volume; shown is the plane with most of the true foreground."""
+    from patchforest.infer.volume import predict_volume
+    from patchforest.io.volume import open_volume
+    from patchforest.io.volume_label import read_label_volume
+
+    if case.label is None:
+        raise InputError(case.image, "has no mask", "add one of the same stem or leave the volume out")
+    source, classes = open_volume(case.image), len(bundle.spec.classes)
+    truth = read_label_volume(case.label, label_map=label_map, num_classes=classes)
+    try:
+        said = predict_volume(bundle, source, **options)
+    except InputError as error:
+        raise InputError(case.image, error.what, error.hint) from None
+    plane = int(np.count_nonzero(truth, axis=(1, 2)).argmax())
+    pixels = source.read((plane, 0, 0), (1, *source.shape[1:3]))[0]
+    shown = Prediction(said.mask[plane], None, (), said.tokens, said.seconds)
+    confusion = confusion_matrix(said.mask, truth, classes)
+    where = f"plane {plane + 1} of {len(truth)}"
+    return Scored(confusion, said.tokens, said.seconds, Picture(pixels, truth[plane]), shown, where)

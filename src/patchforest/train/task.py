@@ -18,12 +18,15 @@ from torch.utils.data import DataLoader, Sampler
 
 from patchforest.data.samples import Batch, WindowSamples, collate, init_worker
 from patchforest.data.sequences import SequenceBatch, SequenceSamples, collate_sequences
+from patchforest.data.volumes import VolumeSamples
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import DenseOutput, TokenMask
 from patchforest.train.config import TrainConfig
 from patchforest.train.losses import segmentation_loss, token_loss
 from patchforest.train.schedule import Budget, lr_factor
 from patchforest.train.sequences import network_input
+
+Samples = WindowSamples | SequenceSamples | VolumeSamples
 
 PATIENCE = 10
 """So many steps in a row without a finite loss or gradient end the run."""
@@ -44,7 +47,7 @@ class SegmentationTask(lightning.LightningModule):
     learning_rate : of the last step.
     """
 
-    def __init__(self, network: nn.Module, config: TrainConfig, samples: WindowSamples | SequenceSamples) -> None:
+    def __init__(self, network: nn.Module, config: TrainConfig, samples: Samples) -> None:
         super().__init__()
         self.network = network
         self.average = copy.deepcopy(network).requires_grad_(False) if config.ema else None

@@ -1,6 +1,6 @@
 """What a dense readout hands to the loss and to the painter: logits per leaf, or logits on a raster.
 
-Dimension letters: B batch, L leaves, K classes, q output side a leaf, H W image, h w raster.
+Dimension letters: B batch, L leaves, K classes, q output side a leaf, H W image, h w raster; of volumes q q q, D H W.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from patchforest.nn.raster import ForestBatch, check_mode, crop, paint_batch
 
 @dataclass(frozen=True, eq=False)
 class TokenMask:
-    """Logits (B, L, K, q, q): every leaf answers on a q × q grid over its own square."""
+    """Logits (B, L, K, q, q), of volumes (B, L, K, q, q, q): every leaf answers on a grid over its square or cube."""
 
     logits: Tensor
     forest: ForestBatch
@@ -28,7 +28,7 @@ class TokenMask:
 
 @dataclass(frozen=True, eq=False)
 class RasterMask:
-    """Logits (B, K, ceil(H/stride), ceil(W/stride)): one answer a ``stride`` × ``stride`` block."""
+    """Logits (B, K, ceil(H/stride), ceil(W/stride)), images only: one answer a ``stride`` × ``stride`` block."""
 
     logits: Tensor
     stride: int
