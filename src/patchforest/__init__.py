@@ -35,14 +35,23 @@ _HOME = {
     "load_model": "patchforest.models.bundle",
     "save_model": "patchforest.models.bundle",
     "predict": "patchforest.infer.predict",
+    "predict_volume": "patchforest.infer.volume",
+    "components_of": "patchforest.infer.components",
+    "polygons_of": "patchforest.infer.polygons",
+    "open_volume": "patchforest.io.volume",
+    "VolumeSource": "patchforest.values",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
 
 if TYPE_CHECKING:
     from patchforest.errors import InputError as InputError
+    from patchforest.infer.components import components_of as components_of
+    from patchforest.infer.polygons import polygons_of as polygons_of
     from patchforest.infer.predict import predict as predict
+    from patchforest.infer.volume import predict_volume as predict_volume
     from patchforest.io.open import open_image as open_image
+    from patchforest.io.volume import open_volume as open_volume
     from patchforest.models.bundle import load_model as load_model
     from patchforest.models.bundle import save_model as save_model
     from patchforest.tree.ceiling import label_ceiling as label_ceiling
@@ -63,6 +72,7 @@ if TYPE_CHECKING:
     from patchforest.values import ImageSource as ImageSource
     from patchforest.values import PatchSequence as PatchSequence
     from patchforest.values import Region as Region
+    from patchforest.values import VolumeSource as VolumeSource
 
 
 def __getattr__(name: str) -> Any:
