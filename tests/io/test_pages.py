@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from patchforest.errors import InputError
 from patchforest.io.open import open_source
@@ -59,6 +60,46 @@ def test_claims_are_held_against_the_file(tmp_path: Path, order: str, big: bool,
         path.write_bytes(whole[:length])
         with pytest.raises(InputError, match="is a truncated TIFF"):
             require_plausible_directories(path)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tag_that_is_lost_is_no_default(tmp_path: Path, big: bool) -> None:
+    """Files of before: bits behind the end of the file made a colour image one of single bits, in silence."""
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(3).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    write_tiled(path, [((40, 50), jpeg_tiles(pixels, 64))], 64)
+    if not big:
+        Image.fromarray(pixels).save(path, "TIFF", compression="packbits")
+    whole = path.read_bytes()
+    np.testing.assert_array_equal(TiffSource(path).read().shape, pixels.shape)
+    for code, message in ((258, "what its numbers mean"), (262, "what its numbers mean")):
+        data = bytearray(whole)
+        struct.pack_into("<H", data, entry(data, "<", big, code), 65000)
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=message):
+            TiffSource(path)
+    if not big:  # three shorts elsewhere, here at the very end
+        data = bytearray(whole) + bytes(struct.pack("<HH", 8, 8))
+        struct.pack_into("<I", data, entry(data, "<", big, 258) + 8, len(whole))
+        path.write_bytes(data)
+        with pytest.raises(InputError, match="is truncated: its tag 258 ends at byte"):
+            TiffSource(path)
+    bilevel = tmp_path / "b.tif"
+    Image.fromarray(pixels[..., 0] > 99).save(bilevel, "TIFF")
+    with pytest.raises(KeyError):  # that pixels are bits need not be said
+        entry(bytearray(bilevel.read_bytes()), "<", False, 258)
+    np.testing.assert_array_equal(TiffSource(bilevel).read()[..., 0] > 0, pixels[..., 0] > 99)
+
+
+def test_plain_pixels_are_not_compressed_ones_without_their_tag(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pixels = np.random.default_rng(3).integers(0, 255, (140, 150), dtype=np.uint8)  # noise: it grows
+    Image.fromarray(pixels).save(path, "TIFF", compression="tiff_lzw")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<H", data, entry(data, "<", False, 259) + 8, 1)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"bytes in a tile or strip of 21000 that is not compressed"):
+        TiffSource(path)
 
 
 def test_absurd_tiles_and_loops(tmp_path: Path) -> None:

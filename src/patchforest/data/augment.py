@@ -36,6 +36,8 @@ class Augment:
     gamma : smallest and largest exponent.
     noise : probability of Gaussian noise; ``noise_std`` is its largest standard deviation, a share of the full range.
     blur : probability of Gaussian blur; ``blur_sigma`` is its largest standard deviation in pixels.
+    mirror : axes of volumes along which ``flip`` mirrors (0 plane, 1 row, 2 column); of a patient only the last, if any.
+        Of the rest, volumes know ``turn`` (in the plane), ``colour``, ``tone`` and ``noise``.
     """
 
     flip: float = 0.5
@@ -54,11 +56,14 @@ class Augment:
     noise_std: float = 0.03
     blur: float = 0.1
     blur_sigma: float = 1.2
+    mirror: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
         for name in ("flip", "turn", "affine", "colour", "tone", "noise", "blur"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, 0 to 1; got {getattr(self, name)}")
+        if not set(self.mirror) <= {0, 1, 2}:
+            raise ValueError(f"mirror names axes 0, 1 and 2; got {list(self.mirror)}")
         for name in ("rotation", "gain", "offset", "brightness", "contrast", "noise_std", "blur_sigma"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")

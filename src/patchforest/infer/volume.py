@@ -21,6 +21,7 @@ from torch import Tensor
 
 from patchforest.errors import InputError
 from patchforest.infer.predict import inference, predict
+from patchforest.io.volume_array import ArrayVolume
 from patchforest.models.bundle import Bundle, ModelSpec, load_model
 from patchforest.models.config import VolumeSpec
 from patchforest.nn.raster import ForestBatch
@@ -62,25 +63,6 @@ class VolumePrediction:
     def forest(self) -> Forest | None:
         """The octree over the whole volume, where one window saw all of it."""
         return self.windows[0][1] if len(self.windows) == 1 else None
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayVolume:
-    """An array (D, H, W, C) in memory as a ``VolumeSource``."""
-
-    array: Array
-    spacing: tuple[float, float, float] | None = None
-    affine: Array | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        depth, height, width, channels = self.array.shape
-        return depth, height, width, channels
-
-    def read(self, origin: tuple[int, int, int] = (0, 0, 0), shape: tuple[int, int, int] | None = None) -> Array:
-        """Voxels (d, h, w, C) of a box, up to the far corner."""
-        size = self.shape[:3] if shape is None else shape
-        return self.array[tuple(slice(o, o + s) for o, s in zip(origin, size))]
 
 
 def predict_volume(
@@ -159,11 +141,7 @@ def as_source(volume: VolumeSource | Array | str | Path) -> VolumeSource:
 
         return open_volume(volume)
     if isinstance(volume, np.ndarray):
-        array = volume[..., None] if volume.ndim == 3 else volume
-        if array.ndim != 4 or min(array.shape) < 1:
-            given = f"has shape {volume.shape}, not (planes, rows, columns[, channels])"
-            raise InputError("volume", given, "give a volume")
-        return ArrayVolume(array)
+        return ArrayVolume(volume, "volume")
     return volume
 
 

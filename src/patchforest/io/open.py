@@ -25,7 +25,7 @@ Source = ArraySource | PictureSource | SlideSource | TiffSource | ZarrSource
 
 _NPY_MAGIC = b"\x93NUMPY"
 _READABLE = "give a PNG, JPEG, TIFF, NPY or slide file, or a Zarr folder"
-_VOLUME = "give it to a model of three dimensions (`spatial: 3`), or in Python read it with io.volume.open_volume"
+_VOLUME = "`predict` takes it, `train` with volume.window or volume.axes; in Python use open_volume"
 _HEAD = 512
 # First bytes of slides that are neither TIFF nor DICOM -> what they are.
 _SLIDES = (

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from patchforest.errors import InputError
-from patchforest.io.segment import CODECS, PREDICTING, Packing
+from patchforest.io.segment import CODECS, NONE, PREDICTING, Packing
 from patchforest.values import Array
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -30,6 +30,9 @@ _NDPI_MARK = 65420
 _MAX_TILE = 1 << 26  # pixels
 _SEGMENT_BYTES = (279, 325)  # byte counts of strips and tiles
 _TRUSTED = (*_SEGMENT_BYTES, 322, 323)  # and width and height of tiles
+# What decides how pixels are read: tifffile leaves a tag out whose values lie behind the end of the file.
+_DECISIVE = frozenset((254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 284, 317, 320, 324, 338, 339, 347, 530))
+_SLACK = 64  # bytes that a writer may leave behind a strip or tile that is not compressed
 _MICRONS = {2: 25_400.0, 3: 10_000.0}  # per inch, per centimetre
 _MICRONS_OF = {"µm": 1.0, "um": 1.0, "&#181;m": 1.0, "&#xB5;m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 
@@ -103,6 +106,8 @@ def look_of(page: Any, path: Path) -> Look:
     """The page's colour model; InputError for one that has no place here."""
     _require_codec(page, path)
     photometric, samples, bits = int(page.photometric), int(page.samplesperpixel), page.bitspersample
+    if page.tags.get(262) is None or (page.tags.get(258) is None and (samples > 1 or photometric not in (0, 1))):
+        raise InputError(path, "is a damaged TIFF: it does not say what its numbers mean (tags 258 and 262)", AGAIN)
     if photometric in _OTHER_COLOURS and not (photometric == _YCBCR and int(page.compression) == 7):
         raise InputError(path, f"is in {_OTHER_COLOURS[photometric]} colours", _CONVERT)
     colours = 3 if photometric in (_RGB, _YCBCR) else 1
@@ -189,6 +194,10 @@ def _require_segments(level: Level, path: Path, file_size: int) -> None:
         if packing.capacity(count) < rows * packing.row_bytes:
             what = f"says a tile or strip of {count} bytes holds {rows} x {packing.width} pixels, which it cannot"
             raise InputError(path, what, AGAIN)
+    most = packing.height * packing.row_bytes
+    if packing.compression == NONE and int(level.counts.max()) > most + _SLACK:
+        what = f"has {int(level.counts.max())} bytes in a tile or strip of {most} that is not compressed"
+        raise InputError(path, what, AGAIN)
 
 
 def reduced_pages(pages: Any, number: int | None, page: Any, path: Path) -> list[Any]:
@@ -323,6 +332,9 @@ def _next_directory(file: Any, place: int, size: int, order: str, big: bool, pat
         width = _TYPE_BYTES.get(kind, 1)
         if count * width > size:
             raise InputError(path, f"says that its tag {tag} has {count} values, more than its bytes can hold", AGAIN)
+        end = _whole(value, order) + count * width if count * width > len(value) else 0
+        if end > size and tag in _DECISIVE and not ndpi:
+            raise InputError(path, f"is truncated: its tag {tag} ends at byte {end} but the file at {size}", AGAIN)
         if tag not in _TRUSTED or kind not in (3, 4, 16) or ndpi:
             continue
         if count * width > len(value):

@@ -172,6 +172,8 @@ def _consistent(spec: ModelSpec) -> ModelSpec:
     for name, value in [*(("window", side) for side in sides), ("downscale", spec.downscale)]:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1 or len(sides) > 2:
             raise ValueError(f"{name} is {getattr(spec, name)!r}, not a whole number of pixels")
+    if spec.model.spatial == 3 and spec.volume is None:
+        raise ValueError("a model of volumes does not say how it is given them")
     if spec.mpp is not None and not (isinstance(spec.mpp, int | float) and 0 < spec.mpp < 1e6):
         raise ValueError(f"mpp is {spec.mpp!r}, not a number of microns")
     return spec

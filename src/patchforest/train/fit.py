@@ -207,7 +207,17 @@ def model_spec(config: RunConfig) -> ModelSpec:
     """What a trained model of a resolved configuration carries along."""
     c = config.data
     assert c.classes is not None
-    return ModelSpec(config.model, config.forest, c.classes, c.intensity_window, c.window, c.downscale, c.mpp, c.tissue)
+    return ModelSpec(
+        model=config.model,
+        forest=config.forest,
+        classes=c.classes,
+        intensity_window=c.intensity_window,
+        window=c.window,
+        downscale=c.downscale,
+        mpp=c.mpp,
+        tissue=c.tissue,
+        volume=config.volume,
+    )
 
 
 def _enter(folder: RunFolder, config: RunConfig, parts: Parts, resume: bool) -> None:
@@ -304,7 +314,8 @@ def _task(config: RunConfig, parts: Parts) -> SegmentationTask:
     if config.volume is not None:
         from patchforest.train.volumes import volume_samples
 
-        volumes = volume_samples(config, parts.training, config.volume, samples_per_epoch=ENDLESS)
+        mirror = config.augment.mirror
+        volumes = volume_samples(config, parts.training, config.volume, samples_per_epoch=ENDLESS, mirror=mirror)
         return SegmentationTask(network, config.train, volumes)
     samples = WindowSamples(
         parts.training,
