@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 
 from patchforest.errors import InputError
 from patchforest.infer import outputs
@@ -18,6 +20,8 @@ from patchforest.io.label import read_label
 from patchforest.io.open import open_image
 from patchforest.io.pyramid import write_pyramid
 from patchforest.io.scale import Scale
+from patchforest.models.bundle import Bundle
+from patchforest.models.config import ModelConfig
 from patchforest.values import Array
 from tests.infer.fakes import Bright, fake
 
@@ -225,3 +229,80 @@ def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
     (out / "deep" / ".patchforest-0011223344556677.zarr" / "0").write_bytes(b"half")
     run([tmp_path / "data"], out)
     assert [p.name for p in (out / "deep").iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (8, 24), (64, 40), (104, 136)])
+def test_an_object_is_found_at_its_pixel_at_every_level_and_scale(tmp_path: Path, shift: tuple[int, int]) -> None:
+    """A bright 24 x 32 box, moved about, in a pyramid of three levels; windows smaller than the image."""
+    shape, size = (160, 208), (24, 32)
+    image = np.full((*shape, 3), 20, np.uint8)
+    image[shift[0] : shift[0] + size[0], shift[1] : shift[1] + size[1]] = 230
+    levels = [image, *(image.reshape(160 // f, f, 208 // f, f, 3).mean((1, 3)).astype(np.uint8) for f in (2, 4))]
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path, bigtiff=True) as tif:
+        for k, level in enumerate(levels):
+            per_cm = 1e4 / 0.5 / 2**k
+            tif.write(level, tile=(64, 64), photometric="rgb", subfiletype=int(k > 0), resolutionunit="CENTIMETER",
+                      resolution=(per_cm, per_cm), metadata=None)  # fmt: skip
+    views = {f: [Scale(level=k), Scale(mpp=0.5 * f), Scale(magnification=20 / f)] for k, f in enumerate((1, 2, 4))}
+    views[8] = [Scale(mpp=4.0), Scale(magnification=2.5), Scale(mpp=8.0, input_mpp=1.0)]  # beyond the stored levels
+    for factor, scales in views.items():
+        for number, scale in enumerate(scales):
+            out = tmp_path / f"{factor}-{number}"
+            wanted = Outputs(format=".tif", polygons=".geojson", colours=COLOURS)
+            predict_many(fake(Bright()), [path], out, outputs=wanted, scale=scale, window=24)
+            source = open_image(out / "a.tif")
+            truth = np.zeros((shape[0] // factor, shape[1] // factor), np.uint8)
+            box = [slice(s // factor, (s + n) // factor) for s, n in zip(shift, size)]
+            truth[box[0], box[1]] = 1
+            assert np.array_equal(source.read()[:, :, 0], truth)
+            assert source.mpp == pytest.approx(0.5 * factor if scale.input_mpp is None else 8.0)
+            feature = json.loads((out / "a.geojson").read_text())["features"][0]
+            ring = np.array(feature["geometry"]["coordinates"][0])
+            assert ring.min(0).tolist() == [shift[1], shift[0]]
+            assert ring.max(0).tolist() == [shift[1] + size[1], shift[0] + size[0]]
+            assert feature["properties"]["measurements"]["Area px"] == size[0] * size[1]
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
+def test_a_model_of_a_scale_finds_it_at_its_pixel_whatever_the_file_has(tmp_path: Path, mpp: float) -> None:
+    """Trained at 1 micron per pixel; the mask has the file's own size, the box its own place."""
+    step = round(1 / mpp)
+    image = np.full((96 * step, 80 * step, 3), 20, np.uint8)
+    image[32 * step : 64 * step, 16 * step : 48 * step] = 230
+    write_pyramid(tmp_path / "a.tif", [image], shape=image.shape[:2], dtype=np.uint8, mpp=mpp, kind="image")
+    predict_many(fake(Bright(gain=0.01), mpp=1.0), [tmp_path / "a.tif"], tmp_path / "out", window=24)
+    wrong = read_label(tmp_path / "out" / "a.png") != (image[:, :, 0] > 100)
+    for row in (32, 64):
+        for column in (16, 48):  # its corners are rounded by less than a pixel of the model's
+            wrong[row * step - step : row * step + step, column * step - step : column * step + step] = False
+    assert not wrong.any()
+
+
+def test_volumes_in_a_folder_keep_their_place(tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel", reason="needs the extra volumes")
+    affine = np.array([[0, 0, -2.0, 5], [0, -1.5, 0, 7], [3.0, 0, 0, -9], [0, 0, 0, 1]])
+    voxels = np.full((9, 20, 24), 10, np.int16)
+    voxels[2:5, 6:14, 8:20] = 240
+    nib.Nifti1Image(voxels, affine).to_filename(tmp_path / "ct.nii.gz")
+    np.save(tmp_path / "stack.npy", voxels.astype(np.uint8))
+    out, spec = tmp_path / "out", replace(fake(Bright()).spec, model=ModelConfig(channels=1), intensity_window=(0, 255))
+    bundle = Bundle(network=Bright(), spec=spec)
+    wanted = Outputs(probabilities=True, draw=lambda image, mask: np.repeat(mask[:, :, None] * 255, 3, 2))
+    summary = predict_many(bundle, [tmp_path / "ct.nii.gz", tmp_path / "stack.npy"], out, outputs=wanted)
+    assert summary.done == ("ct", "stack")
+    mask = nib.load(out / "ct.nii.gz")
+    assert np.array_equal(mask.affine, nib.load(tmp_path / "ct.nii.gz").affine)
+    assert np.array_equal(np.asarray(mask.dataobj), voxels > 100)
+    assert np.array_equal(np.load(out / "stack.npy"), voxels > 100)
+    assert nib.load(out / "probabilities" / "ct.nii.gz").get_fdata().max() > 0.99
+    assert (out / "overlays" / "ct.png").is_file()
+    assert predict_many(bundle, [tmp_path / "ct.nii.gz"], out, outputs=wanted).skipped == ("ct",)
+    for outputs_, scale, what in (
+        (Outputs(format=".png"), None, "--format auto, nifti or tiff"),
+        (Outputs(polygons=".geojson", colours=COLOURS), None, "leave --geojson out"),
+        (Outputs(), Scale(mpp=1.0), "leave --level, --mpp and --mag out"),
+    ):
+        options = {} if scale is None else {"scale": scale}
+        told = predict_many(bundle, [tmp_path / "ct.nii.gz"], tmp_path / "bad", outputs=outputs_, **options)  # type: ignore[arg-type]
+        assert what in told.failed["ct"]

@@ -132,3 +132,15 @@ def test_the_nerve_cord(shared_data: Path) -> None:
     assert source.shape == (20, 640, 640, 1)
     np.testing.assert_array_equal(source.read()[..., 0], expected)
     np.testing.assert_array_equal(source.read((7, 100, 200), (3, 50, 60))[..., 0], expected[7:10, 100:150, 200:260])
+
+
+def test_pages_of_a_slide_are_no_planes(tmp_path: Path) -> None:
+    path, plane = tmp_path / "a.svs", np.zeros((16, 16, 3), np.uint8)
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(plane, photometric="rgb", description="Aperio Image Library v1\n16x16 |AppMag = 20|MPP = 0.5")
+        tif.write(plane, photometric="rgb", description="Aperio Image Library v1\nlabel 16x16")
+    assert not is_stack(path)
+
+
+def test_a_real_slide_of_equal_pages_is_no_stack(shared_data: Path) -> None:
+    assert not is_stack(shared_data / "wsi" / "odd" / "small.svs")

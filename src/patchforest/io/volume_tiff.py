@@ -106,9 +106,14 @@ class _Page(TiffSource):
 
 
 def is_stack(path: Path) -> bool:
-    """Whether a TIFF has several full pages and the first two are equal in size; False where it cannot be parsed."""
+    """Whether a TIFF has several full pages and the first two are equal in size; False where it cannot be parsed.
+
+    The further pages of a scanner's slide are its label and its pictures, never planes.
+    """
     try:
         with tifffile.TiffFile(path) as tif:
+            if tif.is_svs or tif.is_ndpi or tif.is_scn or tif.is_bif or tif.is_philips:
+                return False
             if _number_of_planes(tif, 2) < 2:
                 return False
             first, second = _page(tif, 0), _page(tif, 1)
