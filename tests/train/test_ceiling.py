@@ -59,9 +59,19 @@ def test_blocks_by_brute_force() -> None:
     image, mask = discs((30, 41))
     prediction = predict(fake(Bright()), image)
     padded = np.pad(mask, ((0, 2), (0, 3)), mode="edge").astype(float)
-    share = padded.reshape(8, 4, 11, 4).mean((1, 3)).repeat(4, 0).repeat(4, 1)[:30, :41]
-    best = max(2 * (mask[share >= t].sum()) / ((share >= t).sum() + mask.sum()) for t in np.unique(share)[1:])
-    assert model_ceiling(prediction, mask, OutputGrid(None, 4), 2) == pytest.approx(best)
+    means = padded.reshape(8, 4, 11, 4).mean((1, 3))
+    nearest = means.repeat(4, 0).repeat(4, 1)[:30, :41]
+    weights = []
+    for count in means.shape:  # linear between the middles of blocks
+        place = np.clip((np.arange(4 * count) + 0.5) / 4 - 0.5, 0, count - 1)
+        weights.append(np.maximum(0, 1 - np.abs(place[:, None] - np.arange(count))))
+    linear = (weights[0] @ means @ weights[1].T)[:30, :41]
+    best = [
+        max(2 * (mask[share >= t].sum()) / ((share >= t).sum() + mask.sum()) for t in np.unique(share)[1:])
+        for share in (nearest, linear)
+    ]
+    assert best[1] > best[0]
+    assert model_ceiling(prediction, mask, OutputGrid(None, 4), 2) == pytest.approx(max(best), abs=1e-4)
     assert model_ceiling(prediction, mask, OutputGrid(None, 1), 2) == 1.0
 
 

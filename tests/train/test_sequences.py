@@ -155,7 +155,12 @@ def test_no_image_is_decoded(folder: Path, done: Path, tmp_path: Path, monkeypat
     def forbidden(*args: object, **options: object) -> None:
         raise AssertionError("an image was opened")
 
-    for place in ("data.load.open_image", "train.fit.open_image", "infer.predict.open_image", "data.load.read_label"):
+    for place in (
+        "data.load.open_image",
+        "train.inputs.open_image",
+        "infer.predict.open_image",
+        "data.load.read_label",
+    ):
         monkeypatch.setattr(f"patchforest.{place}", forbidden)
     run = fit(token_config(num_workers=2), folder, tmp_path / "run", quiet=True)
     assert weights(run) == weights(done)

@@ -36,8 +36,8 @@ class Augment:
     gamma : smallest and largest exponent.
     noise : probability of Gaussian noise; ``noise_std`` is its largest standard deviation, a share of the full range.
     blur : probability of Gaussian blur; ``blur_sigma`` is its largest standard deviation in pixels.
-    mirror : axes of volumes along which ``flip`` mirrors (0 plane, 1 row, 2 column); of a patient only the last, if any.
-        Of the rest, volumes know ``turn`` (in the plane), ``colour``, ``tone`` and ``noise``.
+    mirror : axes of volumes along which ``flip`` mirrors (0 plane, 1 row, 2 column); of a patient only the last, if
+        any. Of the rest, volumes know ``turn`` (in the plane), ``colour``, ``tone`` and ``noise``.
     """
 
     flip: float = 0.5

@@ -21,6 +21,7 @@ from patchforest.values import Array
 
 BINS = 4096
 PROBE = 64
+_MODES = (cv2.INTER_NEAREST_EXACT, cv2.INTER_LINEAR)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def model_ceiling(prediction: Prediction, truth: Array, grid: OutputGrid, num_cl
     """Best Dice (mean of the foreground classes present) that a model could reach on this image; 1.0 without any.
 
     One forest over the whole image: exactly ``tree.ceiling.label_ceiling``. Blended windows: the blend of the best
-    each can answer. Models on rasters: blocks of their stride. None where leaves and q do not divide evenly.
+    each can answer. Models on rasters: blocks of their stride, or, where that is better, linear between their
+    middles, as they are painted. None where leaves and q do not divide evenly.
 
     Parameters
     ----------
@@ -63,7 +65,7 @@ def model_ceiling(prediction: Prediction, truth: Array, grid: OutputGrid, num_cl
     if not present or (grid.q is None and grid.stride == 1):
         return 1.0
     if grid.q is None:
-        return _best_dice(_blocks(truth, grid.stride, num_classes), truth, present)
+        return max(_best_dice(_blocks(truth, grid.stride, num_classes, mode), truth, present) for mode in _MODES)
     sides = np.unique(np.concatenate([f.size for _, f in prediction.windows if f is not None]))
     ratios = np.maximum(sides, grid.q) / np.minimum(sides, grid.q)
     if (np.log2(ratios) % 1).any():
@@ -86,14 +88,14 @@ def _blended(prediction: Prediction, truth: Array, q: int, num_classes: int) -> 
     return canvas
 
 
-def _blocks(truth: Array, stride: int, num_classes: int) -> Array:
+def _blocks(truth: Array, stride: int, num_classes: int, mode: int) -> Array:
     height, width = truth.shape
     rows, columns = -(-height // stride), -(-width // stride)
     whole = np.pad(truth, ((0, rows * stride - height), (0, columns * stride - width)), mode="edge")
     canvas = np.empty((num_classes, height, width), np.float32)
     for k in range(num_classes):
         means = cv2.resize((whole == k).astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
-        canvas[k] = means.repeat(stride, 0).repeat(stride, 1)[:height, :width]
+        canvas[k] = cv2.resize(means, whole.shape[::-1], interpolation=mode)[:height, :width]
     return canvas
 
 

@@ -19,16 +19,14 @@ import torch
 
 from patchforest.data.layout import Case, CaseList, find_cases
 from patchforest.data.manifest import Prepared, is_prepared
-from patchforest.data.pictures import check_picture
 from patchforest.data.splits import split_cases
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
-from patchforest.io.open import open_image
-from patchforest.io.volume import is_volume
 from patchforest.models.build import build_model
 from patchforest.models.bundle import ModelSpec
 from patchforest.train.compat import require_lightning
 from patchforest.train.config import RunConfig, differences, load_config, save_config
+from patchforest.train.inputs import channels_of, check_cases
 from patchforest.train.prepare import resolved_classes, resolved_policy
 from patchforest.train.progress import Progress
 from patchforest.train.sequences import check_items, open_prepared
@@ -87,8 +85,8 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
     prepared = open_prepared(data, config) if is_prepared(data) else None
     cases = find_cases(Path(data), layout=config.data.layout) if prepared is None else prepared.case_list
     parts = Parts(*split(cases, config), prepared)
-    channels = _channels(parts, config)
-    config = resolve(config, cases, channels)
+    first = parts.training[0]
+    config = resolve(config, cases, prepared.channels if prepared is not None else channels_of(first, config))
     with Progress(Path(out).name, quiet=quiet) as progress, StopRequest().listening() as stop:
         if not folder.config.exists():
             _check(parts, config)
@@ -101,21 +99,6 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
             progress.line("stopped; the same command goes on from here")
             raise Preempted
     return folder.root
-
-
-def _channels(parts: Parts, config: RunConfig) -> int:
-    """Of the first training image, or of prepared items."""
-    first = parts.training[0].image
-    if parts.prepared is not None:
-        return parts.prepared.channels
-    if config.volume is not None:
-        from patchforest.train.volumes import volume_channels
-
-        return volume_channels(parts.training[0])
-    if is_volume(first):
-        hint = "set volume.window to train on volumes, or volume.axes=[0] to train on their slices"
-        raise InputError(first, "is a volume, and the settings are for images", hint)
-    return open_image(first).shape[2]
 
 
 def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[Case]]:
@@ -138,38 +121,11 @@ def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[
 
 def _check(parts: Parts, config: RunConfig) -> None:
     """Look at all that will be read before the first step, so that a fault ends the run now and not in an hour."""
-    if config.volume is not None:
-        from patchforest.train.volumes import check_volume_cases
-
-        check_volume_cases([*parts.training, *parts.validation], config, config.volume)
-    elif parts.prepared is None:
+    if parts.prepared is None:
         check_cases([*parts.training, *parts.validation], config)
     else:
         check_items(parts.prepared, parts.training, "training")
         check_items(parts.prepared, parts.validation, "validation")
-
-
-def check_cases(cases: Sequence[Case], config: RunConfig) -> None:
-    """Look at every mask.
-
-    Raises InputError for the first bad case, saying how many more there are.
-    """
-    faults = []
-    for case in cases:
-        try:
-            check_picture(
-                case,
-                label_map=config.data.labels,
-                num_classes=len(config.data.classes or ()),
-                channels=config.model.channels,
-                scale=config.data.scale,
-                names=config.data.classes,
-            )
-        except InputError as error:
-            faults.append(error)
-    if faults:
-        first, more = faults[0], f" ({len(faults) - 1} more cases are bad too)" if len(faults) > 1 else ""
-        raise InputError(first.path, first.what, first.hint + more)
 
 
 def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
