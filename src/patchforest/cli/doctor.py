@@ -13,6 +13,7 @@ def command(context: typer.Context) -> None:
 
     Says which extras are installed and what each unlocks.
     """
+    from patchforest.infer.warm import warm_masks
     from patchforest.report.environment import describe_environment
     from patchforest.tree.warm import warm
 
@@ -23,7 +24,7 @@ def command(context: typer.Context) -> None:
     terminal.say(f"system:   {here.platform}")
     terminal.say(f"computer: {here.processor}, {here.cores} cores usable, {memory} memory")
     terminal.say(f"devices:  {', '.join(here.devices)}; PyTorch uses {here.threads} threads")
-    terminal.say(f"kernels:  compiled or found in the cache in {warm():.1f} s")
+    terminal.say(f"kernels:  compiled or found in the cache in {warm() + warm_masks():.1f} s")
     rows = []
     for extra in here.extras:
         parts = ", ".join(f"{name} {version or 'missing'}" for name, version in extra.versions.items())
