@@ -59,3 +59,33 @@ def test_an_unknown_device_is_a_usage_error(run: Run, tiny_model: Path, tmp_path
     ended = run("predict", tiny_model, tmp_path, "--out", tmp_path / "out", "--device", "abacus")
     assert ended.code == 2
     assert "abacus" in ended.errors[0]
+
+
+def test_files_of_strangers_are_decoded_elsewhere(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "bad.png").write_text("<html>not found</html>")
+    plain = run("predict", tiny_model, tmp_path / "in", "--out", tmp_path / "plain")
+    ended = run("predict", tiny_model, tmp_path / "in", "--out", tmp_path / "out", "--isolate")
+    assert (ended.code, ended.errors) == (plain.code, plain.errors) == (4, ended.errors)
+    assert (tmp_path / "out" / "good.png").read_bytes() == (tmp_path / "plain" / "good.png").read_bytes()
+
+
+def test_slides_get_pyramids_and_outlines(run: Run, tiny_model: Path, tmp_path: Path) -> None:
+    from patchforest.io.open import open_image
+    from patchforest.io.pyramid import write_pyramid
+
+    pixels = np.random.default_rng(0).integers(0, 255, (1200, 1100, 3)).astype(np.uint8)
+    write_pyramid(tmp_path / "s.tif", [pixels], shape=(1200, 1100), dtype=np.uint8, mpp=0.5, kind="image")
+    options = ["--mpp", 4.0, "--geojson", "gz", "--probabilities", "--memory", "600MB", "--no-overlays"]
+    ended = run("predict", tiny_model, tmp_path / "s.tif", "--out", tmp_path / "out", *options)
+    assert ended.code == 0, ended.err
+    mask = open_image(tmp_path / "out" / "s.tif")
+    assert mask.shape == (150, 138, 1)
+    assert mask.mpp == pytest.approx(4.0)
+    assert (tmp_path / "out" / "s.geojson.gz").is_file()
+    assert (tmp_path / "out" / "probabilities" / "s.tif").is_file()
+    plain = write_picture(tmp_path / "plain.png")
+    asked = run("predict", tiny_model, plain, "--out", tmp_path / "out", "--mag", 20)
+    assert asked.code == 3
+    assert "--input-mpp" in asked.errors[0]
+    assert run("predict", tiny_model, plain, "--out", tmp_path / "o", "--mpp", 1, "--mag", 20).code == 2

@@ -14,6 +14,7 @@ from patchforest.infer.predict import predict
 from patchforest.infer.working import shrink
 from patchforest.io.write import write_image
 from patchforest.models.bundle import save_model
+from patchforest.tree.forest import FlatGround
 from patchforest.values import Array
 from tests.infer.fakes import Bright, Constant, fake, tiny
 
@@ -182,3 +183,12 @@ def test_a_full_memory_is_said_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle.network, "forward", full)
     with pytest.raises(MemoryError, match="set a window"):
         predict(bundle, scene((64, 64))[0])
+
+
+def test_windows_of_flat_ground_are_not_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    flat = np.full((200, 200, 3), 128, np.uint8)
+    flat[:20, :20] = scene((20, 20))[0]
+    predict(tiny("shf"), flat, window=40)
+    assert not recwarn.list
+    predict(tiny("shf"), flat, window="whole")
+    assert any(issubclass(w.category, FlatGround) for w in recwarn.list)

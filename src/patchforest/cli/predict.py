@@ -57,6 +57,9 @@ def command(
     precision: Annotated[Precision, typer.Option(help="Of the computation.")] = "fp32",
     memory: Memory = "2GB",
     shard: Shard = "1/1",
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Decode files in a process of its own, with limits on memory and time.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do finished images again.")] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads [default: all].", min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
@@ -76,6 +79,9 @@ def command(
 
     from patchforest.infer.folder import predict_many
     from patchforest.infer.outputs import Outputs
+    from patchforest.io.isolate import isolated_volume, open_isolated
+    from patchforest.io.open import open_image
+    from patchforest.io.volume import open_volume
     from patchforest.models.bundle import load_model
     from patchforest.report.environment import choose_device
     from patchforest.report.overlay import draw_overlay
@@ -100,6 +106,8 @@ def command(
             scale=scale,
             shard=part,
             memory=most,
+            open_source=open_isolated if isolate else open_image,
+            open_volume_source=isolated_volume if isolate else open_volume,
             overwrite=overwrite,
             tell=terminal.say,
             progress=_Slow(progress.update),

@@ -7,6 +7,7 @@ earlier epochs change nothing.
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,7 @@ from patchforest.errors import InputError
 from patchforest.io.array import ArraySource
 from patchforest.io.scale import AS_STORED, Scale, thumbnail
 from patchforest.tree.cut import cut_forest
+from patchforest.tree.forest import FlatGround
 from patchforest.tree.tissue import find_tissue
 from patchforest.tree.window import unit_range
 from patchforest.values import Array, Forest, ForestPolicy
@@ -199,7 +201,9 @@ class WindowSamples(Dataset[Sample]):
         image, label = self._window(held.picture, origin, rng)
         forest = None
         if self.policy is not None:
-            forest = cut_forest(image, self.policy, rng=rng if self.policy.fresh else None)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FlatGround)  # windows of nothing but ground are as they should be
+                forest = cut_forest(image, self.policy, rng=rng if self.policy.fresh else None)
         pixels = np.ascontiguousarray(unit_range(image).transpose(2, 0, 1))
         return Sample(pixels, label, forest, self.cases[number].id, origin, (int(frame[0]), int(frame[1])))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,7 @@ from patchforest.io.open import open_image
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.nn.raster import ForestBatch
 from patchforest.tree.cut import cut_forest
+from patchforest.tree.forest import FlatGround
 from patchforest.values import Array, Forest, ImageSource, Region
 
 SMALLEST = 32
@@ -168,7 +170,9 @@ class Seer:
 
     def _answer(self, pixels: Array, region: Region) -> Array:
         try:
-            with inference(self._bundle.network, self._precision):
+            with inference(self._bundle.network, self._precision), warnings.catch_warnings():
+                if region.shape != self._image.frame:  # one window of many
+                    warnings.simplefilter("ignore", FlatGround)
                 values, used = _window(
                     self._bundle, pixels, (*region.origin, *self._image.frame), self._trees, self._flips
                 )

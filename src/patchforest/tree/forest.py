@@ -16,6 +16,10 @@ from patchforest.tree.nodes import Layout, best_splits, capped, flags_of, leaves
 from patchforest.values import Array, Forest, ForestPolicy, as_shape
 
 
+class FlatGround(UserWarning):
+    """There was less to see than the budget has leaves for; of no interest in one window of a large image."""
+
+
 def build_forest(
     detail: Array | Sequence[Array],
     *,
@@ -204,7 +208,7 @@ def _budget_splits(
         warnings.warn(
             f"the detail map ran out after {informed} of {leaves} leaves; the rest split flat ground. "
             "Use criterion='edges' or 'gradient', which set themselves, or a smaller budget",
-            UserWarning,
+            FlatGround,
             stacklevel=4,
         )
     return split, leaves
