@@ -48,7 +48,7 @@ def test_equal_to_the_prediction_in_memory(
 def test_goes_on_after_every_part_and_gives_the_same(tmp_path: Path, downscale: int) -> None:
     bundle = tiny("shf", downscale=downscale)
     image, _ = scene((110, 60))
-    options = {"window": 20, "tissue": False, "probabilities": True}
+    options = {"window": 14, "tissue": False, "probabilities": True}
     whole = predict_slide(bundle, ArraySource(image), tmp_path / "whole", **options)  # type: ignore[arg-type]
     assert whole.number > 3
     for cut in range(whole.number):

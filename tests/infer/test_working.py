@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from patchforest.errors import InputError
-from patchforest.infer.working import Tissue, WorkingImage, as_source, shrink
+from patchforest.infer.working import Tissue, WorkingImage, as_source, hold, shrink
+from patchforest.io.open import open_image
+from patchforest.io.write import write_image
 from patchforest.tree.window import unit_range
 from patchforest.values import Region
 from tests.infer.fakes import Bright, fake
@@ -48,3 +52,13 @@ def test_errors(rng: np.random.Generator) -> None:
     wild = WorkingImage(as_source(rng.normal(0, 400, (8, 8, 3))), spec, "ct.npy")
     with pytest.raises(InputError, match=r"ct\.npy: .*window"):
         wild.read(Region((0, 0), (8, 8)))
+
+
+def test_what_is_decoded_as_a_whole_is_held_or_refused_first(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.full((300, 400, 3), 9, np.uint8))
+    source = open_image(tmp_path / "a.png")
+    held = hold(source, 1 << 20, "a.png")
+    assert np.array_equal(held.read(0, 10, 10, 5, 5), source.read(0, 10, 10, 5, 5))
+    assert hold(held, 1 << 20) is held  # bands of rows are read as they are
+    with pytest.raises(InputError, match=r"a\.png: is decoded as a whole, 0 MiB.*vips tiffsave a\.png"):
+        hold(source, 1000, "a.png")

@@ -99,7 +99,8 @@ def test_volumes_say_that_they_are_volumes(tmp_path: Path) -> None:
     files = {"a.nii": nifti, "a.nii.gz": gzip.compress(nifti), "a.nrrd": b"NRRD0004\ntype: uchar\n", "a.dcm": dicom}
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(InputError, match=r"is a (NIfTI|NRRD|DICOM) volume, not an image; `predict` takes it.*open_volume"):
+        what = r"is a (NIfTI|NRRD|DICOM) volume, not an image; `predict` takes it.*open_volume"
+        with pytest.raises(InputError, match=what):
             open_image(tmp_path / name)
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "1").write_bytes(dicom)

@@ -379,3 +379,11 @@ def test_mutants_end_in_whole_pixels_or_one_line(tmp_path: Path, seed: int) -> N
                     counts["refused"] += str(fault).startswith(str(path)) and len(str(fault).splitlines()) == 1
     assert sum(counts.values()) == 120
     assert counts["refused"] > 40
+
+
+def test_an_absurd_number_of_channels_is_refused_at_once(tmp_path: Path) -> None:
+    """The places of so many chunks alone took more memory than there was."""
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array(str(tmp_path / "a.zarr"), shape=(9, 8, 1 << 32), chunks=(9, 8, 3), dtype="u1")
+    with pytest.raises(InputError, match="has 4294967296 channels"):
+        open_image(tmp_path / "a.zarr")

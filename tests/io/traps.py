@@ -95,3 +95,25 @@ def facts(path: Path) -> ArraySource:
 
     limits = resource.getrlimit(resource.RLIMIT_CORE)[0], resource.getrlimit(resource.RLIMIT_CPU)[0]
     return ArraySource(np.array([[os.getpid(), "torch" in sys.modules, *limits]], np.int64), path)
+
+
+def read_trap(path: Path) -> list[np.ndarray]:
+    """A reader for ``benchmarks/mutants.py``, which does what its file says."""
+    kind = path.read_text()
+    if kind == "signal":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif kind == "hang":
+        time.sleep(60)
+    elif kind == "exception":
+        raise KeyError("no such thing")
+    elif kind == "lines":
+        raise InputError("another file", "is bad", "")
+    elif kind == "shape":
+        raise AssertionError("(1, 2) of (2, 2)")
+    elif kind == "memory":
+        np.ones((1 << 30) + 1, np.uint8)
+    elif kind == "noisy":
+        os.write(2, b"libtiff: oh\n")
+    elif kind == "refused":
+        raise InputError(path, "is bad", "copy it again")
+    return [np.zeros(9) if kind == "zeros" else np.array([0, 0, 1 + (kind in ("different", "unseen"))])]

@@ -19,6 +19,7 @@ from patchforest.infer.outputs import Outputs
 from patchforest.infer.slide import MEMORY, predict_slide
 from patchforest.infer.volume import predict_volume
 from patchforest.infer.volume_outputs import VolumeOutputs
+from patchforest.infer.working import hold
 from patchforest.io.atomic import remove_leftovers, write_json
 from patchforest.io.atomic_folder import remove_leftover_folders
 from patchforest.io.open import open_image
@@ -157,7 +158,7 @@ def _one(
     start = time.perf_counter()
     if is_volume(path) and not _is_image_array(path, job.bundle):
         return _one_volume(job, name, path, mark)
-    source = job.open(path)
+    source = hold(job.open(path), job.memory, path)
     image = at_scale(source, job.scale, path)
     shape = (image.shape[0], image.shape[1])
     paths = job.outputs.paths(job.out, name, shape, len(source.levels))

@@ -89,6 +89,25 @@ class Tissue:
         return bool(self.mask.any())
 
 
+def hold(source: ImageSource, memory: int, path: str | Path = "image") -> ImageSource:
+    """The image, in memory where its file is decoded as a whole anyway; others as they are.
+
+    Raises InputError where that takes more than ``memory`` bytes, before anything is decoded.
+    """
+    if source.tile[0] < source.shape[0] or source.tile[1] < source.shape[1]:
+        return source
+    size = math.prod(source.shape)
+    if size > memory:
+        what = f"is decoded as a whole, {size / 2**20:,.0f} MiB, and {memory / 2**20:,.0f} are allowed"
+        hint = (
+            f"give --memory more, or make it a tiled TIFF: `vips tiffsave {Path(path).name} OUT.tif --tile --pyramid`"
+        )
+        raise InputError(path, what, hint)
+    held = ArraySource(source.read(), path, mpp=source.mpp)
+    held.magnification = getattr(source, "magnification", None)
+    return held
+
+
 def as_source(pixels: Array, name: str = "image") -> ImageSource:
     """An array (H, W, C) or (H, W) as an image; InputError for other shapes."""
     if pixels.ndim not in (2, 3) or min(pixels.shape) < 1:

@@ -36,6 +36,7 @@ class ArraySource:
 
     def __init__(self, pixels: Array, path: str | Path = "array", *, mpp: float | None = None) -> None:
         self.mpp = mpp
+        self.magnification: float | None = None
         if pixels.ndim not in (2, 3) or pixels.size == 0:
             raise InputError(
                 path, f"has shape {pixels.shape}", "give an image of shape (H, W) or (H, W, C) with pixels in it"

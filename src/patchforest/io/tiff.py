@@ -37,6 +37,7 @@ from patchforest.io.pages import (
     objective_power,
     reduced_pages,
     require_no_vendor,
+    require_plausible_directories,
     same_kind,
 )
 from patchforest.io.segment import decode_segment
@@ -69,6 +70,7 @@ class TiffSource:
         self._path = path
         try:
             with tifffile.TiffFile(path) as tif:
+                require_plausible_directories(path)
                 self._parse(tif, page)
         except InputError:
             raise

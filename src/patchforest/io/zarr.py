@@ -21,6 +21,7 @@ _AGAIN = "copy or export the folder again"
 _ORDER = "tczyx"
 _MICRONS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3}
 _MAX_LEVELS = 64
+_MAX_CHANNELS = 65536
 
 Missing = Literal["error", "fill"]
 
@@ -114,6 +115,8 @@ class ZarrSource:
     def _require_pyramid(self) -> None:
         """InputError unless every level is one image with the channels and dtype of level 0, and they only shrink."""
         base = self._headers[0]
+        if len(base.shape) == len(self._axes) and self._size(0, "c") > _MAX_CHANNELS:
+            raise InputError(base.folder, f"has {self._size(0, 'c')} channels, of shape {base.shape}", _AGAIN)
         for k, header in enumerate(self._headers):
             if len(header.shape) != len(self._axes):
                 what = f"has axes {', '.join(self._axes)} but an array of shape {header.shape}"

@@ -81,12 +81,6 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
     spec = _read_spec(folder / "config.json")
     weights = folder / "model.safetensors"
     try:
-        network = build_model(spec.model)
-    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # as settings of a stranger's file end
-        raise InputError(
-            folder / "config.json", f"its model cannot be built: {error}", "use the file it came with"
-        ) from None
-    try:
         with safe_open(weights, framework="pt") as file:
             promised = (file.metadata() or {}).get("sha256")
         state = load_file(weights, device="cpu")
@@ -94,7 +88,18 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
         raise InputError(weights, f"not a whole safetensors file ({error})", "copy it again or train anew") from None
     if promised is not None and promised != _digest(state):
         raise InputError(weights, "damaged: its weights are not those that were saved", "copy it again or train anew")
-    _check_fit(weights, state, network.state_dict())
+    try:
+        if spec.model.depth > len(state):  # before as many layers are made
+            raise ValueError(f"depth {spec.model.depth} with {len(state)} weights")
+        with torch.device("meta"):  # takes no memory, whatever its widths
+            _check_fit(weights, state, build_model(spec.model).state_dict())
+        network = build_model(spec.model)
+    except InputError:
+        raise
+    except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:  # as settings of a stranger's file end
+        raise InputError(
+            folder / "config.json", f"its model cannot be built: {error}", "use the file it came with"
+        ) from None
     network.load_state_dict(state)
     return Bundle(network=network.eval().to(device), spec=spec)
 
