@@ -158,3 +158,15 @@ def test_checking_reads_every_label(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         check_picture(case(tmp_path), num_classes=2)
     with pytest.raises(InputError, match="has no mask"):
         open_picture(Case("s", case(tmp_path).image, None), scale=AS_STORED)
+
+
+def test_few_slides_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide(tmp_path, shape=(80, 90))
+    monkeypatch.setattr(pictures, "LARGE", 100)
+    monkeypatch.setattr("patchforest.data.samples._OPEN", 3)
+    cases = [Case(str(k), case(tmp_path).image, case(tmp_path).label) for k in range(10)]
+    stream = WindowSamples(cases, policy=None, window=32, samples_per_epoch=60, seed=0)
+    first = [stream[i] for i in range(60)]
+    assert len(stream._held) == 3
+    again = WindowSamples(cases, policy=None, window=32, samples_per_epoch=60, seed=0)
+    assert all(np.array_equal(again[i].image, first[i].image) for i in (59, 0, 30))

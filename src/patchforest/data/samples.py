@@ -34,6 +34,7 @@ from patchforest.values import Array, Forest, ForestPolicy
 
 _MAX_PLACES = 2000  # remembered foreground pixels a class and image
 TISSUE = -1
+_OPEN = 16  # slides whose handles are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +177,8 @@ class WindowSamples(Dataset[Sample]):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by workers that live on
         self._held: dict[int, _Held] = {}
         self._held_bytes = 0
+        self._found: dict[int, dict[int, Array]] = {}
+        self._open: list[int] = []
 
     def __len__(self) -> int:
         return self.samples_per_epoch
@@ -187,7 +190,7 @@ class WindowSamples(Dataset[Sample]):
         self._epoch.fill_(epoch)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_held": {}, "_held_bytes": 0}
+        return {**self.__dict__, "_held": {}, "_held_bytes": 0, "_open": []}
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.samples_per_epoch:
@@ -225,9 +228,15 @@ class WindowSamples(Dataset[Sample]):
             scale=self.scale,
             names=self.names,
         )
-        rng = np.random.default_rng([self.seed, number, 0, 2])
-        held = _Held(picture, self._places(picture, rng))
-        if self._held_bytes + picture.nbytes <= self.cache_bytes or not picture.nbytes:
+        if number not in self._found:
+            self._found[number] = self._places(picture, np.random.default_rng([self.seed, number, 0, 2]))
+        held = _Held(picture, self._found[number])
+        if not picture.nbytes:
+            self._open.append(number)
+            self._held[number] = held
+            if len(self._open) > _OPEN:
+                del self._held[self._open.pop(0)]
+        elif self._held_bytes + picture.nbytes <= self.cache_bytes:
             self._held[number] = held
             self._held_bytes += picture.nbytes
         return held
