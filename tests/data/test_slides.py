@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from patchforest.data import pictures
 from patchforest.data.layout import Case, find_cases
@@ -152,7 +153,7 @@ def test_checking_reads_every_label(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     check_picture(case(tmp_path), num_classes=2, channels=3)
     with pytest.raises(InputError, match="has 3 channels where the first training image has 1"):
         check_picture(case(tmp_path), num_classes=2, channels=1)
-    mask[599, 799] = 7
+    mask[511, 799] = 7  # between the rows that a coarse look would see
     write_pyramid(tmp_path / "masks" / "s.tif", [mask], shape=mask.shape, dtype=np.uint8, mpp=0.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="holds value 7"):
         check_picture(case(tmp_path), num_classes=2)
@@ -170,3 +171,56 @@ def test_few_slides_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(stream._held) == 3
     again = WindowSamples(cases, policy=None, window=32, samples_per_epoch=60, seed=0)
     assert all(np.array_equal(again[i].image, first[i].image) for i in (59, 0, 30))
+
+
+def test_a_mask_of_the_views_size_is_taken_pixel_for_pixel(tmp_path: Path, rng: np.random.Generator) -> None:
+    """What ``predict --mpp`` writes trains at that scale, whatever the rounding of its size."""
+    shape = (1001, 903)
+    pixels = rng.integers(0, 255, (*shape, 3)).astype(np.uint8)
+    (tmp_path / "images").mkdir()
+    write_pyramid(tmp_path / "images" / "s.tif", [pixels], shape=shape, dtype=np.uint8, mpp=0.4, kind="image")
+    view = SlidePicture(Case("s", tmp_path / "images" / "s.tif", _blank(tmp_path, shape)), scale=Scale(mpp=1.0))
+    stripes = (np.indices(view.shape).sum(0) % 2).astype(np.uint8)
+    write_pyramid(tmp_path / "v.tif", [stripes], shape=view.shape, dtype=np.uint8, mpp=1.0)
+    same = SlidePicture(Case("s", tmp_path / "images" / "s.tif", tmp_path / "v.tif"), scale=Scale(mpp=1.0))
+    assert np.array_equal(same.read(0, 0, *view.shape)[1], stripes)
+
+
+def _blank(folder: Path, shape: tuple[int, int]) -> Path:
+    write_pyramid(folder / "blank.tif", [np.zeros(shape, np.uint8)], shape=shape, dtype=np.uint8, mpp=0.4)
+    return folder / "blank.tif"
+
+
+def test_a_cropped_mask_is_refused_though_its_scale_is_stated(tmp_path: Path) -> None:
+    _, mask = slide(tmp_path, shape=(2000, 1600))
+    cut = np.ascontiguousarray(mask[:1981, :1600])
+    write_pyramid(tmp_path / "masks" / "c.tif", [cut], shape=(1981, 1600), dtype=np.uint8, mpp=0.5)
+    for scale in (AS_STORED, Scale(mpp=0.5), Scale(mpp=1.0)):
+        with pytest.raises(InputError, match=r"c\.tif: is 1981 x 1600"):
+            open_picture(case(tmp_path, "masks/c.tif"), scale=scale)
+
+
+def test_a_smaller_mask_works_without_a_scale_asked_for(tmp_path: Path) -> None:
+    _, mask = slide(tmp_path)
+    small = shrink_label(mask, 4)
+    write_pyramid(tmp_path / "masks" / "q.tif", [small], shape=small.shape, dtype=np.uint8, mpp=2.0)  # type: ignore[arg-type]
+    label = open_picture(case(tmp_path, "masks/q.tif")).read(0, 0, 600, 800)[1]
+    assert np.array_equal(label, small.repeat(4, 0).repeat(4, 1))
+
+
+def test_polygons_on_levels_whose_factors_differ(tmp_path: Path) -> None:
+    """A level of 7.97 by 8.1: polygons lie where the image does."""
+    shape = (4000, 324)
+    image, level = np.zeros((*shape, 3), np.uint8), np.zeros((502, 40, 3), np.uint8)
+    (tmp_path / "images").mkdir()
+    with tifffile.TiffWriter(tmp_path / "images" / "s.tif", bigtiff=True) as tif:
+        for k, pixels in enumerate((image, level)):
+            tif.write(pixels, tile=(256, 256), photometric="rgb", subfiletype=int(k > 0), metadata=None)
+    mask = np.zeros(shape, np.uint8)
+    mask[3840:3880, 243:283] = 1
+    write_geojson(tmp_path / "s.geojson", polygons_of([mask], width=324), names=NAMES, colours=COLOURS)
+    one = Case("s", tmp_path / "images" / "s.tif", tmp_path / "s.geojson")
+    picture = SlidePicture(one, scale=Scale(level=1), names=NAMES)
+    rows, columns = np.nonzero(picture.read(0, 0, *picture.shape)[1])
+    assert (rows.min(), rows.max() + 1) == pytest.approx((3840 * 502 / 4000, 3880 * 502 / 4000), abs=0.51)
+    assert (columns.min(), columns.max() + 1) == pytest.approx((243 * 40 / 324, 283 * 40 / 324), abs=0.51)

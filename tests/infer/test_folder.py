@@ -85,12 +85,65 @@ def test_finished_masks_are_skipped_until_something_changes(tmp_path: Path, monk
     assert other.done == ("b",)
 
 
-def test_a_mask_without_its_state_is_not_taken_for_whole(tmp_path: Path) -> None:
+def test_a_mask_without_its_state_is_not_ours(tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     picture(data / "a.png")
     run([data], out)
     (out / ".state" / "a.json").unlink()
+    assert "was not written by this command" in run([data], out).failed["a"]
+    assert run([data], out, overwrite=True).done == ("a",)
+    (out / "a.png").write_bytes(b"x")  # cut
     assert run([data], out).done == ("a",)
+    assert read_label(out / "a.png").sum() == 63
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    image = picture(tmp_path / "images" / "a.png")
+    truth = picture(tmp_path / "masks" / "a.png", value=99)
+    before = truth.read_bytes()
+    assert "--overwrite" in run([image], tmp_path / "masks").failed["a"]
+    assert truth.read_bytes() == before
+    with pytest.raises(InputError, match="is a folder of inputs"):
+        run([tmp_path / "images"], tmp_path / "images")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be a folder for outputs"):
+        run([image], tmp_path / "file")
+
+
+def test_two_processes_share_a_folder(tmp_path: Path) -> None:
+    """The second waits for what the first is at, and then finds it there."""
+    import threading
+
+    image, out = picture(tmp_path / "a.png", shape=(90, 80)), tmp_path / "out"
+    summaries: list[Summary] = []
+    jobs = [threading.Thread(target=lambda: summaries.append(run([image], out, window=20))) for _ in range(3)]
+    for thread in jobs:
+        thread.start()
+    for thread in jobs:
+        thread.join()
+    assert sorted(len(s.done) for s in summaries) == [0, 0, 1]
+    assert not any(s.failed for s in summaries)
+    assert sorted(p.name for p in (out / ".state").iterdir()) == ["a.json"]
+
+
+def test_another_form_of_outlines_is_written(tmp_path: Path) -> None:
+    image, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    for form in (".geojson.gz", ".geojson"):
+        wanted = Outputs(polygons=form, colours=COLOURS)
+        assert predict_many(fake(Bright()), [image], out, outputs=wanted).done == ("a",)
+        assert (out / f"a{form}").is_file()
+
+
+def test_a_model_of_a_level_looks_at_it(tmp_path: Path) -> None:
+    image = np.full((64, 96, 3), 20, np.uint8)
+    image[16:32, 32:80] = 230
+    levels = [image, image[::2, ::2]]
+    with tifffile.TiffWriter(tmp_path / "a.tif", bigtiff=True) as tif:
+        for k, level in enumerate(levels):
+            tif.write(level, tile=(16, 16), photometric="rgb", subfiletype=int(k > 0), metadata=None)
+    bundle = Bundle(network=Bright(), spec=replace(fake(Bright()).spec, level=1))
+    predict_many(bundle, [tmp_path / "a.tif"], tmp_path / "out")
+    assert read_label(tmp_path / "out" / "a.tif").shape == (32, 48)
 
 
 def test_outputs_inside_the_input_folder_are_no_inputs(tmp_path: Path) -> None:
@@ -166,7 +219,7 @@ def test_a_view_has_a_mask_of_its_size(tmp_path: Path) -> None:
     out = tmp_path / "out"
     wanted = Outputs(polygons=".geojson", colours=COLOURS)
     predict_many(fake(Bright()), [tmp_path / "a.tif"], out, outputs=wanted, scale=Scale(mpp=1.0))
-    mask = read_label(out / "a.png")
+    mask = read_label(out / "a.tif")
     assert mask.shape == (32, 48)
     assert mask[8:16, 16:40].all()
     assert mask.sum() == 8 * 24
@@ -272,7 +325,7 @@ def test_a_model_of_a_scale_finds_it_at_its_pixel_whatever_the_file_has(tmp_path
     image[32 * step : 64 * step, 16 * step : 48 * step] = 230
     write_pyramid(tmp_path / "a.tif", [image], shape=image.shape[:2], dtype=np.uint8, mpp=mpp, kind="image")
     predict_many(fake(Bright(gain=0.01), mpp=1.0), [tmp_path / "a.tif"], tmp_path / "out", window=24)
-    wrong = read_label(tmp_path / "out" / "a.png") != (image[:, :, 0] > 100)
+    wrong = read_label(tmp_path / "out" / "a.tif") != (image[:, :, 0] > 100)
     for row in (32, 64):
         for column in (16, 48):  # its corners are rounded by less than a pixel of the model's
             wrong[row * step - step : row * step + step, column * step - step : column * step + step] = False
@@ -301,7 +354,7 @@ def test_volumes_in_a_folder_keep_their_place(tmp_path: Path) -> None:
     for outputs_, scale, what in (
         (Outputs(format=".png"), None, "--format auto, nifti or tiff"),
         (Outputs(polygons=".geojson", colours=COLOURS), None, "leave --geojson out"),
-        (Outputs(), Scale(mpp=1.0), "leave --level, --mpp and --mag out"),
+        (Outputs(), Scale(mpp=1.0), "leave --level, --mpp, --mag and --input-mpp out"),
     ):
         options = {} if scale is None else {"scale": scale}
         told = predict_many(bundle, [tmp_path / "ct.nii.gz"], tmp_path / "bad", outputs=outputs_, **options)  # type: ignore[arg-type]

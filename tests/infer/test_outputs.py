@@ -44,16 +44,16 @@ class Banded:
 
 def test_names_follow_what_is_wanted(tmp_path: Path) -> None:
     every = Outputs(probabilities=True, polygons=".geojson.gz", colours=COLOURS, draw=lambda image, mask: image)
-    named = {k: v.relative_to(tmp_path).as_posix() for k, v in every.paths(tmp_path, "x/a", (5, 5), 1).items()}
+    named = {k: v.relative_to(tmp_path).as_posix() for k, v in every.paths(tmp_path, "x/a", (5, 5), flat=True).items()}
     assert named == {
         "mask": "x/a.png",
         "probabilities": "probabilities/x/a.tif",
         "polygons": "x/a.geojson.gz",
         "overlay": "overlays/x/a.png",
     }
-    assert every.paths(tmp_path, "a", (5, 5), 3)["mask"].name == "a.tif"
-    assert every.paths(tmp_path, "a", (20000, 5), 1)["mask"].name == "a.tif"
-    assert Outputs(format=".ome.zarr").paths(tmp_path, "a", (5, 5), 1) == {"mask": tmp_path / "a.ome.zarr"}
+    assert every.paths(tmp_path, "a", (5, 5), flat=False)["mask"].name == "a.tif"
+    assert every.paths(tmp_path, "a", (20000, 5), flat=True)["mask"].name == "a.tif"
+    assert Outputs(format=".ome.zarr").paths(tmp_path, "a", (5, 5), flat=True) == {"mask": tmp_path / "a.ome.zarr"}
     assert not Outputs(draw=lambda image, mask: image).needs_probabilities
 
 
@@ -67,7 +67,7 @@ def test_polygons_carry_the_probability_of_their_own_class(tmp_path: Path, class
     else:
         shares[5:15, 3:9, 1], shares[18:28, 10:19, 2] = 204, 153
     wanted = Outputs(polygons=".geojson", colours=COLOURS)
-    paths, names = wanted.paths(tmp_path, "a", (30, 20), 1), ("none", "one", "two")[:classes]
+    paths, names = wanted.paths(tmp_path, "a", (30, 20), flat=True), ("none", "one", "two")[:classes]
     wanted.write(paths, Banded(mask, shares), ArraySource(np.zeros((30, 20, 3), np.uint8)), names)
     features = json.loads((tmp_path / "a.geojson").read_text())["features"]
     told = [feature["properties"]["measurements"]["Probability"] for feature in features]
@@ -88,7 +88,7 @@ def test_large_masks_have_small_overlays(tmp_path: Path, monkeypatch: pytest.Mon
 
     wanted = Outputs(draw=draw)
     image = ArraySource(np.zeros((64, 48, 3), np.uint8))
-    wanted.write(wanted.paths(tmp_path, "a", (64, 48), 1), Banded(mask, mask[:, :, None]), image, ("a", "b"))
+    wanted.write(wanted.paths(tmp_path, "a", (64, 48), flat=True), Banded(mask, mask[:, :, None]), image, ("a", "b"))
     ((shape, small),) = seen
     assert shape == (16, 12, 3)
     expected = np.zeros((16, 12), np.uint8)

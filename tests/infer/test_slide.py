@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from patchforest.errors import InputError
 from patchforest.infer import slide
 from patchforest.infer.predict import predict
-from patchforest.infer.slide import held_bytes, plan_grid, predict_slide
-from patchforest.infer.windows import cover
+from patchforest.infer.slide import predict_slide
+from patchforest.infer.windows import cover, held_bytes, plan_grid
 from patchforest.io.array import ArraySource
+from patchforest.io.scale import Scale, at_scale
+from patchforest.models.bundle import Bundle
 from patchforest.values import Array
 from tests.infer.fakes import Bright, Constant, fake, tiny
 from tests.infer.test_predict import scene
@@ -142,12 +145,12 @@ def test_a_slide_without_tissue_has_an_empty_mask(tmp_path: Path) -> None:
 
 def test_memory_decides_between_the_whole_and_windows() -> None:
     frame = (1000, 1000)
-    assert plan_grid(frame, "auto", 256, 1, 2 << 30).side == frame
-    assert plan_grid(frame, "auto", 256, 1, 100 << 20).side == (256, 256)
-    assert plan_grid(frame, "auto", (128, 256), 1, 100 << 20).side == (128, 256)
-    with pytest.raises(InputError, match=r"big\.svs: needs about .* GiB at a time.*--memory"):
-        plan_grid((50_000, 4_000_000), "auto", 512, 1, 1 << 30, "big.svs")
-    assert held_bytes(cover((65536, 65536), "auto", 512), 1) < 1 << 30
+    assert plan_grid(frame, "auto", 256, 1, memory=2 << 30).side == frame
+    assert plan_grid(frame, "auto", 256, 1, memory=200 << 20).side == (256, 256)
+    assert plan_grid(frame, "auto", (128, 256), 1, memory=200 << 20).side == (128, 256)
+    with pytest.raises(InputError, match=r"big\.svs: needs about .* MB at a time.*--memory"):
+        plan_grid((50_000, 4_000_000), "auto", 512, 1, memory=1 << 30, path="big.svs")
+    assert held_bytes(cover((65536, 65536), "auto", 512), 1) < 2 << 30
 
 
 class WithScale(ArraySource):
@@ -181,3 +184,60 @@ def test_a_model_of_a_scale_finds_things_at_their_place(mpp: float) -> None:
     assert not (wrong & ~(border & outer)).any()  # wrong within two pixels of the edge at most
     with pytest.raises(InputError, match="--input-mpp"):
         predict(bundle, WithScale(image, None))
+
+
+def test_other_settings_begin_anew(tmp_path: Path) -> None:
+    image, mask = scene((120, 64))
+
+    def stop(share: float) -> None:
+        raise KeyboardInterrupt
+
+    folder, source = tmp_path / "parts", ArraySource(image)
+    with pytest.raises(KeyboardInterrupt):
+        predict_slide(fake(Constant(3.0)), source, folder, window=32, tissue=False, progress=stop)
+    other = predict_slide(fake(Bright()), source, folder, window=32, tissue=False)  # another model, no mark
+    assert np.array_equal(joined(other), mask)
+
+
+def test_answers_that_are_no_numbers_fail(tmp_path: Path) -> None:
+    image, _ = scene((40, 40))
+    with pytest.raises(InputError, match=r"a\.svs: the model's answer is not finite"):
+        predict_slide(fake(Constant(float("nan"))), ArraySource(image), tmp_path / "p", path="a.svs")
+
+
+@pytest.mark.parametrize("classes", [256, 300])
+def test_many_classes_keep_their_numbers(tmp_path: Path, classes: int) -> None:
+    logits = np.zeros(classes)
+    logits[classes - 1] = 9.0
+    bundle, image = fake(Constant(*logits), classes=classes), scene((40, 50))[0]
+    assert (predict(bundle, image).mask == classes - 1).all()
+    assert (joined(predict_slide(bundle, ArraySource(image), tmp_path / "p", window=32)) == classes - 1).all()
+
+
+def test_a_coarse_view_of_a_fine_file_is_seen_at_the_models_scale() -> None:
+    """Stripes of 1 micron at 0.25 microns per pixel, a model at 0.5, a mask at 4: no blur is enlarged for the model."""
+    image = np.full((128, 128, 3), 20, np.uint8)
+    image[:, 64:] = np.where(np.arange(64)[None, :, None] % 8 < 4, 255, 20)
+    seen: list[float] = []
+
+    class Looks(Bright):
+        def forward(self, image, forest):  # type: ignore[no-untyped-def]
+            seen.append(float(image.max() - image.min()))
+            return super().forward(image, forest)
+
+    view = at_scale(WithScale(image, 0.25), Scale(mpp=4.0))
+    mask = predict(fake(Looks(), mpp=0.5), view).mask
+    assert mask.shape == (8, 8)
+    assert max(seen) > 0.9
+
+
+def test_trained_on_tissue_means_predicted_on_tissue(tmp_path: Path) -> None:
+    image, box = slide_with_tissue()
+    bundle = fake(Constant(2.0))
+    bundle = Bundle(network=bundle.network, spec=replace(bundle.spec, tissue=True, window=48))
+    one = predict(bundle, image, window=48)
+    parts = predict_slide(bundle, ArraySource(image), tmp_path / "p", window=48)
+    assert np.array_equal(one.mask, joined(parts))
+    assert one.mask[box].all()
+    assert not one.mask.all()
+    assert predict(bundle, image, window=48, tissue=False).mask.all()

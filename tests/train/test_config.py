@@ -121,3 +121,9 @@ def test_a_run_without_end_and_a_map_without_spaces_are_refused() -> None:
         load_config(None, ["train.max_minutes=.inf"])
     with pytest.raises(InputError, match="space after each colon"):
         load_config(None, ["train.max_steps=1", "data.label_map={255:1}"])
+
+
+@pytest.mark.parametrize("setting", ["data.mpp=1.0", "data.level=1", "data.downscale=2", "data.tissue=true"])
+def test_what_is_for_images_does_not_go_with_volumes(setting: str) -> None:
+    with pytest.raises(InputError, match=rf"{setting.partition('=')[0]} is for images"):
+        load_config(None, ["train.max_steps=1", "volume.axes=[0]", setting])

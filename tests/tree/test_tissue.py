@@ -26,21 +26,36 @@ def test_tissue_and_nothing_else(glass: int, stain: tuple[int, int, int]) -> Non
     assert (found & ~truth).mean() < 0.01
 
 
-def test_grey_pen_marks_are_not_tissue() -> None:
-    image = np.full((100, 100, 3), 240, np.uint8)
-    image[20:40, 20:80] = (30, 30, 32)  # black ink has no colour
-    image[60:80, 20:80] = (180, 90, 150)
-    found = find_tissue(image)
-    assert not found[15:45].any()
-    assert found[62:78, 22:78].all()
+@pytest.mark.parametrize(
+    "other",
+    [(200, 205, 228), (230, 215, 228), (20, 20, 20), (120, 90, 60), (180, 180, 180)],
+    ids=["counterstain", "pale stroma", "ink", "pigment", "grey"],
+)
+def test_what_lies_between_two_stains_is_tissue(other: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(1)
+    image = np.full((120, 200, 3), 243.0)
+    image[20:100, 20:90], image[20:100, 110:180] = (110, 70, 140), other
+    found = find_tissue((image + rng.normal(0, 2, image.shape)).clip(0, 255).astype(np.uint8))
+    assert found[22:98, 112:178].mean() > 0.99
+    assert found[22:98, 22:88].all()
+    assert not found[:16].any()
 
 
-@pytest.mark.parametrize("level", [0, 128, 240, 255])
+@pytest.mark.parametrize("level", [225, 240, 255])
 def test_an_empty_slide_has_no_tissue(level: int) -> None:
     rng = np.random.default_rng(level)
     image = np.clip(level + rng.normal(0, 2, (150, 150, 3)), 0, 255).astype(np.uint8)
     assert not find_tissue(image).any()
     assert not find_tissue(np.full((40, 40, 3), level, np.uint8)).any()
+
+
+def test_without_glass_all_is_tissue() -> None:
+    rng = np.random.default_rng(0)
+    stained = np.clip((170, 90, 150) + rng.normal(0, 20, (80, 90, 3)), 0, 255).astype(np.uint8)
+    assert find_tissue(stained).all()
+    fluorescence = np.zeros((80, 90, 3), np.uint8)
+    fluorescence[20:40, 20:40, 2] = 220
+    assert find_tissue(fluorescence).all()
 
 
 def test_specks_are_left_out() -> None:

@@ -9,7 +9,7 @@ from patchforest.cli.terminal import Terminal
 
 
 def command(context: typer.Context) -> None:
-    """Print versions, devices and extras, and compile what is compiled at first use.
+    """Print versions, devices and extras; compile the kernels.
 
     Says which extras are installed and what each unlocks.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 Format = Literal["auto", "png", "tiff", "ome-tiff", "ome-zarr", "nifti", "nrrd"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Packing = Literal["plain", "gz"]
-_SECONDS = 5
+_SECONDS, PREEMPTED = 5, 75
 _SUFFIX = {
     "auto": "auto", "png": ".png", "tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr",
     "nifti": ".nii.gz", "nrrd": ".nrrd",
@@ -97,6 +98,7 @@ def command(
         colours=class_colours(len(bundle.spec.classes)),
         draw=partial(draw_overlay, window=bundle.spec.intensity_window) if overlays else None,
     )
+    signal.signal(signal.SIGTERM, partial(_stop, terminal))
     with Progress("predict", quiet=terminal.quiet) as progress:
         summary = predict_many(
             bundle,
@@ -118,6 +120,12 @@ def command(
             tissue=tissue,
         )
     _finish(terminal, summary, out)
+
+
+def _stop(terminal: Terminal, *_: object) -> None:
+    """What SIGTERM does: everything that is whole stays, and the exit code says that there is more to do."""
+    terminal.warn("stopped; the same command goes on from here")
+    raise SystemExit(PREEMPTED)
 
 
 class _Slow:

@@ -69,9 +69,14 @@ def check_picture(
         return
     slide = SlidePicture(case, names=names, label_map=label_map, num_classes=num_classes, scale=scale)
     require_channels(slide.view.shape[2], channels, case)
-    slide.label.coarse()
+    slide.label.check()
 
 
 def _is_large(case: Case) -> bool:
+    """Too large for memory as a whole, or with a mask of another size, whose scale decides."""
     shape = open_image(case.image).shape
-    return shape[0] * shape[1] > LARGE
+    if shape[0] * shape[1] > LARGE:
+        return True
+    assert case.label is not None
+    label = open_image(case.label)
+    return label.shape[:2] != shape[:2] and label.mpp is not None

@@ -7,7 +7,6 @@ files an undisturbed job would have written.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -27,6 +26,7 @@ from patchforest.data.prepared import PrepareSettings
 from patchforest.data.tables import read_text
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_text
+from patchforest.io.lock import is_held, locked
 
 LOCK = ".lock-"
 _ALL = (1, 1)
@@ -129,7 +129,7 @@ def prepare(
         entries, summary = _work(tasks, chosen, found.root, stop, tell, progress, out)
         complete = False
         if not summary.stopped:
-            with _locked(out / f"{LOCK}manifest", wait=True):
+            with locked(out / f"{LOCK}manifest", wait=True):
                 complete = finish(out, found, settings, variants, entries, chosen.part, lists)
     return replace(summary, complete=complete, seconds=time.monotonic() - start)
 
@@ -223,53 +223,9 @@ def _copy_along(root: Path, out: Path, files: Sequence[str]) -> dict[str, str]:
 @contextmanager
 def _only_one(out: Path, part: tuple[int, int], tell: Callable[[str], None]) -> Iterator[None]:
     """This part of the job is mine; InputError where another process is at it, or at parts of another number."""
-    with _locked(out / f"{LOCK}{part[0]}-of-{part[1]}", wait=False, tell=tell):
+    with locked(out / f"{LOCK}{part[0]}-of-{part[1]}", wait=False, tell=tell):
         for other in out.glob(f"{LOCK}*-of-*"):
-            if other.name.rpartition("-of-")[2] != str(part[1]) and _is_held(other):
+            if other.name.rpartition("-of-")[2] != str(part[1]) and is_held(other):
                 what = f"another job is at work here, on part {other.name.removeprefix(LOCK).replace('-of-', ' of ')}"
                 raise InputError(out, what, "wait for it, or use the same number of parts")
         yield
-
-
-@contextmanager
-def _locked(path: Path, *, wait: bool, tell: Callable[[str], None] = lambda line: None) -> Iterator[None]:
-    """Hold a lock that dies with this process; the file is gone after. InputError where another process holds it."""
-    handle = _open_locked(path, wait, tell)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _open_locked(path: Path, wait: bool, tell: Callable[[str], None]) -> int:
-    while True:
-        handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            os.close(handle)
-            raise InputError(path.parent, "another process is at this very job", "wait for it or stop it") from None
-        except OSError:
-            tell("this file system has no locks: make sure that no other process prepares into the same folder")
-            return handle
-        try:
-            if os.path.samestat(os.fstat(handle), os.stat(path)):
-                return handle
-        except FileNotFoundError:  # its holder removed it between our open and our lock
-            pass
-        os.close(handle)
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(handle)

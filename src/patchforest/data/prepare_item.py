@@ -22,6 +22,7 @@ from patchforest.io.open import open_image
 from patchforest.io.scale import at_scale
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.detail import BY_TILES
+from patchforest.tree.forest import FlatGround
 from patchforest.tree.gather import gather
 from patchforest.tree.reduced import ReducedImage
 from patchforest.tree.stream import stream_forest
@@ -30,6 +31,7 @@ from patchforest.tree.window import unit_range, warn_if_dark
 from patchforest.values import Array, Forest, ImageSource
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOTED = (UserWarning, FlatGround)
 LARGE = 1 << 27
 """Images of more pixels are read in parts."""
 
@@ -94,7 +96,7 @@ def prepare_item(task: ItemTask) -> Outcome:
         return failure(f"{error.filename or task.case.image}: {error.strerror or error}; check the file and its disk")
     except Exception as error:  # whatever a decoder raises on damaged bytes must end this item, not the job
         return failure(f"{task.case.image}: {type(error).__name__}: {error}; if the file is good, this is a bug")
-    notes = tuple(dict.fromkeys(" ".join(str(w.message).split()) for w in caught if w.category is UserWarning))
+    notes = tuple(dict.fromkeys(" ".join(str(w.message).split()) for w in caught if w.category in _NOTED))
     return Outcome(entry, kept, notes, time.perf_counter() - start)
 
 

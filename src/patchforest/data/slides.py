@@ -26,7 +26,9 @@ from patchforest.values import Array, ImageSource
 
 COARSE = 4096
 """Longest side, in samples, of the grid on which pixels of every class are looked for."""
-_SAME = 0.01
+_BAND = 512
+_SAME = 5e-4
+"""By how much two stated scales, and a ratio and a whole number, may differ and still be the same."""
 
 
 class SlidePicture:
@@ -77,6 +79,7 @@ class SlidePicture:
             image_mpp=known,
             view=(height, width),
             factor=(factor[0] * downscale, factor[1] * downscale),
+            downscale=downscale,
             shape=self.shape,
             names=names,
             label_map=label_map,
@@ -111,6 +114,7 @@ class LabelView:
         image_mpp: float | None,
         view: tuple[int, int],
         factor: tuple[float, float],
+        downscale: int,
         shape: tuple[int, int],
         names: Sequence[str] | None,
         label_map: Mapping[int | str, int] | None,
@@ -121,21 +125,21 @@ class LabelView:
         self._polygons: Annotations | None = None
         self._source: ImageSource | None = None
         if is_polygons(path):
-            self._polygons = read_geojson(path, names=names, shape=(int(image[0]), int(image[1])))
-            self._factor = factor
+            polygons = read_geojson(path, names=names, shape=(int(image[0]), int(image[1])))
+            self._polygons, self._factor = polygons.stretched(factor[0] / factor[1]), factor
             return
         self._source = open_label(path)
         stored = self._source.shape[:2]
         if stored == tuple(image[:2]):
             self._factor = factor
         elif stored == view:
-            self._factor = (factor[0] / (image[0] / view[0]), factor[1] / (image[1] / view[1]))
+            self._factor = (float(downscale), float(downscale))
         else:
             ratio = _stated_ratio(self._source, image_mpp, stored, image)
             if ratio is None:
                 check_pair(tuple(image), stored, image_path, path)
             assert ratio is not None
-            self._factor = (factor[0] / ratio[0], factor[1] / ratio[1])
+            self._factor = (factor[0] / ratio, factor[1] / ratio)
         whole = [round(f) for f in self._factor]
         self._block = whole[0] if whole[0] == whole[1] and all(
             abs(f - w) < 1e-6 * w for f, w in zip(self._factor, whole) if w
@@ -174,14 +178,17 @@ class LabelView:
             out[first : first + len(chosen)] = part[np.ix_(chosen - top, columns)]
         return out
 
+    def check(self) -> None:
+        """Read every label once; InputError for what ``read`` would raise somewhere."""
+        for row in range(0, self.shape[0], _BAND):
+            self.read(row, 0, min(_BAND, self.shape[0] - row), self.shape[1])
+
     def _numbers(self, values: Array) -> Array:
         return class_numbers(values, self._path, self._map, self._classes)
 
     def _read_polygons(self, row: int, column: int, height: int, width: int) -> Array:
         assert self._polygons is not None
-        if self._factor[0] == self._factor[1]:
-            return self._polygons.read(row, column, height, width, self._factor[0])
-        return self._polygons.read(row, column, height, width, math.sqrt(self._factor[0] * self._factor[1]))
+        return self._polygons.read(row, column, height, width, self._factor[0])
 
 
 def is_polygons(path: Path) -> bool:
@@ -191,14 +198,15 @@ def is_polygons(path: Path) -> bool:
 
 def _stated_ratio(
     label: ImageSource, image_mpp: float | None, stored: tuple[int, ...], image: tuple[int, ...]
-) -> tuple[float, float] | None:
+) -> float | None:
     """Image pixels a label pixel, where both files state their scale and it explains their sizes; else None."""
     if label.mpp is None or image_mpp is None:
         return None
-    ratio = image[0] / stored[0], image[1] / stored[1]
     stated = label.mpp / image_mpp
-    fits = all(abs(n - s * stated) <= max(stated, 1.0, n * _SAME) for n, s in zip(image, stored))
-    return (ratio[0], ratio[1]) if fits else None
+    if abs(stated - round(stated)) < _SAME * stated and round(stated) > 0:
+        stated = float(round(stated))
+    fits = all(abs(n - s * stated) <= max(stated, 1.0) + _SAME * n for n, s in zip(image, stored))
+    return stated if fits and abs(stated - 1) > _SAME else None
 
 
 def _centres(start: int, count: int, factor: float, length: int) -> Array:

@@ -10,7 +10,7 @@ from patchforest.infer.windows import Grid, blend_weights
 from patchforest.io.scale import linear_taps
 from patchforest.values import Array
 
-_CHUNK = 1 << 24
+_CHUNK = 1 << 22
 
 Rows = tuple[int, Array]
 """The first row of a band, and the band (K, n, w) float32."""
@@ -50,7 +50,10 @@ def blended_rows(grid: Grid, answers: Iterator[Array | None], outputs: int, *, b
 def _settled(total: Array, weights: Array) -> Array:
     """(K, n, w) float32 means; background where nothing was said."""
     silent = weights == 0
-    out = np.divide(total, np.where(silent, 1.0, weights)).astype(np.float32)
+    out = np.empty(total.shape, np.float32)
+    known = np.where(silent, 1.0, weights)
+    for k, plane in enumerate(total):  # one class at a time
+        out[k] = plane / known
     if len(out) > 1 and silent.any():
         out[0][silent] = 1.0
     return out

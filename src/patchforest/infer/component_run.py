@@ -21,7 +21,7 @@ from patchforest.io.atomic import atomic_path, write_json
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".nii", ".nii.gz", ".nrrd", ".nhdr", ".zarr")
 SUMMARY, TABLE, LABELS = "summary.json", "components.csv", "labels.tif"
-_PASSED_OVER = "overlays"  # pictures that `predict` puts among its masks
+_PASSED_OVER = ("overlays", "probabilities")  # what `predict` puts among its masks
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Tell = Callable[[str], None]
@@ -218,7 +218,7 @@ def _is_mask(path: Path) -> bool:
 def _below(folder: Path, out: Path) -> Iterator[Path]:
     """Files and Zarr folders with a known suffix, sorted; nothing in ``out``, hidden or inside a Zarr folder."""
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name == _PASSED_OVER or path.resolve() == out.resolve():
+        if path.name.startswith(".") or path.name in _PASSED_OVER or path.resolve() == out.resolve():
             continue
         if path.is_dir() and path.suffix.lower() != ".zarr":
             if not path.is_symlink():  # a link to a folder above would never end

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from patchforest.errors import InputError
 from patchforest.infer.inputs import OURS, STATE, digest, name_inputs, real_path
 from patchforest.infer.outputs import Outputs
-from patchforest.infer.slide import MEMORY, predict_slide
+from patchforest.infer.slide import predict_slide, remove_parts
 from patchforest.infer.volume import predict_volume
 from patchforest.infer.volume_outputs import VolumeOutputs
+from patchforest.infer.windows import MEMORY
 from patchforest.infer.working import hold
 from patchforest.io.atomic import remove_leftovers, write_json
 from patchforest.io.atomic_folder import remove_leftover_folders
+from patchforest.io.lock import locked
 from patchforest.io.open import open_image
 from patchforest.io.scale import AS_STORED, Scale, at_scale
 from patchforest.io.volume import is_volume, open_volume
-from patchforest.models.bundle import Bundle, load_model
+from patchforest.models.bundle import Bundle, fingerprint, load_model
 from patchforest.values import ImageSource, VolumeSource
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -62,6 +63,7 @@ class _Job:
     memory: int
     options: dict[str, Any]
     protected: frozenset[Path]
+    overwrite: bool
 
     def mark(self, path: Path) -> dict[str, Any]:
         """What a finished mask is told by; the memory decides only with ``window="auto"``."""
@@ -88,14 +90,16 @@ def predict_many(
     """Write ``out/<id>.png`` or ``.tif`` (class numbers at the image's size) for every image, and what else is wanted.
 
     Ids are those of ``name_inputs``. A finished mask of the same input, model and options is skipped, unless a file
-    that is wanted beside it is absent. One that was interrupted goes on. An image is never replaced by its own mask:
-    such an item fails. ``out/predictions.json`` lists what became of every input.
+    that is wanted beside it is absent or has changed its size. One that was interrupted goes on; one that another
+    process is at is waited for. Only files that were written here before are replaced, or any with ``overwrite``, but
+    never an input. ``out/predictions.json`` lists what became of every input.
 
     Parameters
     ----------
     inputs : image files, slides, Zarr folders, and folders that are searched for them at any depth.
     outputs : what to write; see ``Outputs``.
-    scale : the view of every image that is predicted, and that its mask has the size of.
+    scale : the view of every image that is predicted, and that its mask has the size of; as stored: of a model that was
+        trained at a stored level, that level.
     shard : (i, n): only every n-th input from the i-th on, 1 ≤ i ≤ n.
     memory : bytes; see ``infer.slide.MEMORY``.
     open_source, open_volume_source : open an image, and a volume; InputError for what they cannot.
@@ -106,24 +110,34 @@ def predict_many(
 
     Raises
     ------
-    InputError : no input at all, or one that does not exist.
+    InputError : no input at all, or one that does not exist; an ``out`` that is no folder, or one of the inputs.
     OSError : the disk is full.
     """
     bundle, out, start = (load_model(Path(model)) if isinstance(model, str | Path) else model), Path(out), time.time()
+    if scale == AS_STORED and bundle.spec.level is not None:
+        scale = Scale(level=bundle.spec.level)
+    if any(Path(given).is_dir() and real_path(Path(given)) == real_path(out) for given in inputs):
+        raise InputError(out, "is a folder of inputs, which outputs would join", "choose another folder for them")
     every = name_inputs(inputs, skip=out)
     named = dict(list(every.items())[shard[0] - 1 :: shard[1]])
     protected = frozenset(real_path(path) for path in every.values())
     job = _Job(bundle, fingerprint(bundle), out, outputs or Outputs(), scale, open_source, open_volume_source,
-               memory, options, protected)  # fmt: skip
+               memory, options, protected, overwrite)  # fmt: skip
+    _require_folder(out)
     _clean(out, named)
     done, skipped, failed, empty = [], [], {}, []
     for number, (name, path) in enumerate(named.items(), 1):
         try:
             mark = job.mark(path)
-            state = None if overwrite else _finished(job, name, mark)
-            line = "there already"
-            if state is None:
-                state = _one(job, name, path, mark, progress)
+            lock = _state_path(out, name).with_suffix(".lock")
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            with locked(lock, wait=True):
+                state = None if overwrite else _finished(job, name, mark)
+                found, line = state is not None, "there already"
+                if state is None:
+                    state = _one(job, name, path, mark, progress)
+                remove_parts(_parts_path(out, name))
+            if not found:
                 line = f"{state['seconds']:.1f} s" + (", no tissue" if state["status"] == "no-tissue" else "")
                 done.append(name)
             else:
@@ -134,21 +148,12 @@ def predict_many(
             if isinstance(error, OSError) and error.errno in FULL:
                 raise
             failed[name] = str(error) or type(error).__name__
-            line = f"failed: {failed[name]}"
+            line = "failed"
         if tell is not None and line != "there already":
             tell(" ".join(f"[{number}/{len(named)}] {name}: {line}".split()))
     summary = Summary(tuple(done), tuple(skipped), failed, tuple(empty), time.time() - start)
     _write_summary(out, named, summary, shard)
     return summary
-
-
-def fingerprint(bundle: Bundle) -> str:
-    """SHA-256 over a model's specification and weights: two models with one fingerprint give one mask."""
-    state = hashlib.sha256(repr(bundle.spec).encode())
-    for name, value in bundle.network.state_dict().items():
-        state.update(name.encode())
-        state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()
 
 
 def _one(
@@ -161,12 +166,14 @@ def _one(
     source = hold(job.open(path), job.memory, path)
     image = at_scale(source, job.scale, path)
     shape = (image.shape[0], image.shape[1])
-    paths = job.outputs.paths(job.out, name, shape, len(source.levels))
-    _protect(job, path, paths)
+    if job.outputs.format in (".nii.gz", ".nrrd"):
+        raise InputError(path, "is an image, and the format asked for holds volumes", "use --format auto, png or tiff")
+    paths = job.outputs.paths(job.out, name, shape, flat=len(source.levels) == 1 and image.mpp is None)
+    _protect(job, name, path, paths)
     parts = predict_slide(
         job.bundle,
         image,
-        job.out / STATE / f"{name}.parts",
+        _parts_path(job.out, name),
         path=path,
         mark=mark,
         probabilities=job.outputs.needs_probabilities,
@@ -174,21 +181,24 @@ def _one(
         progress=None if progress is None else lambda share: progress(name, share),
         **job.options,
     )
-    job.outputs.write(paths, parts, image, job.bundle.spec.classes)
-    state = _finish(job, name, mark, paths, parts.status, parts.tokens, start)
-    parts.remove()
-    return state
+    told = None if progress is None else partial(progress, f"{name}, writing")
+    job.outputs.write(paths, parts, image, job.bundle.spec.classes, told)
+    return _finish(job, name, mark, paths, parts.status, parts.tokens, start)
 
 
 def _one_volume(job: _Job, name: str, path: Path, mark: dict[str, Any]) -> dict[str, Any]:
     """As ``_one``, of a volume; it is held in memory."""
-    start = time.perf_counter()
+    start, spec = time.perf_counter(), job.bundle.spec
+    if spec.mpp is not None:
+        what = f"is a volume, and the model reads images at {spec.mpp:g} microns per pixel"
+        raise InputError(path, what, "use a model of volumes, or of images without a scale")
     if job.scale != AS_STORED:
-        raise InputError(path, "is a volume, which has no levels and no microns", "leave --level, --mpp and --mag out")
+        hint = "leave --level, --mpp, --mag and --input-mpp out"
+        raise InputError(path, "is a volume, which has no levels and no microns", hint)
     volume = job.open_volume(path)
     outputs = VolumeOutputs(job.outputs)
     paths = outputs.paths(job.out, name, volume, path)
-    _protect(job, path, paths)
+    _protect(job, name, path, paths)
     asked = {k: v for k, v in job.options.items() if k != "tissue"}
     try:
         prediction = predict_volume(job.bundle, volume, probabilities=job.outputs.probabilities, **asked)
@@ -207,11 +217,16 @@ def _is_image_array(path: Path, bundle: Bundle) -> bool:
     return shape[3] == 1 and shape[2] == spec.channels
 
 
-def _protect(job: _Job, path: Path, paths: dict[str, Path]) -> None:
-    """InputError where a file to be written is one of the inputs."""
+def _protect(job: _Job, name: str, path: Path, paths: dict[str, Path]) -> None:
+    """Claim the files to be written; InputError where one is an input, or was not written by us."""
+    ours = job.overwrite or _state_path(job.out, name).exists() or _parts_path(job.out, name).exists()
     for file in paths.values():
         if real_path(file) in job.protected:
             raise InputError(path, f"its {file.name} would replace the input {file}", "choose another folder")
+        if not ours and os.path.lexists(file):
+            hint = "choose another folder, or give --overwrite"
+            raise InputError(file, "is there, and was not written by this command", hint)
+    write_json(_state_path(job.out, name), {"status": "begun"})
 
 
 def _finish(
@@ -222,6 +237,7 @@ def _finish(
         **mark,
         "status": status,
         "files": {kind: path.relative_to(job.out).as_posix() for kind, path in paths.items()},
+        "sizes": {kind: _size(path) for kind, path in paths.items()},
         "tokens": tokens,
         "seconds": time.perf_counter() - start,
     }
@@ -234,11 +250,22 @@ def _finished(job: _Job, name: str, mark: dict[str, Any]) -> dict[str, Any] | No
     try:
         state = json.loads(_state_path(job.out, name).read_text(encoding="utf-8"))
         same = all(state[k] == json.loads(json.dumps(v)) for k, v in mark.items())
-        there = {kind: (job.out / file).exists() for kind, file in state["files"].items()}
-        whole = all(there.get(kind, False) for kind in ("mask", *job.outputs.beside))
+        wanted = {kind: job.outputs.polygons if kind == "polygons" else None for kind in job.outputs.beside}
+        files = {kind: state["files"][kind] for kind in ("mask", *wanted)}
+        whole = all(_size(job.out / file) == state["sizes"][kind] for kind, file in files.items())
+        whole = whole and all(suffix is None or files[kind].endswith(suffix) for kind, suffix in wanted.items())
         return state if same and "status" in state and whole else None
     except (OSError, ValueError, KeyError, TypeError):  # no state, or none of ours: do it again
         return None
+
+
+def _require_folder(out: Path) -> None:
+    """Make the folder of the outputs; InputError where it cannot be one."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        what = f"cannot be a folder for outputs ({fault.strerror})"
+        raise InputError(out, what, "choose one that you may write to") from fault
 
 
 def _clean(out: Path, names: Iterable[str]) -> None:
@@ -259,6 +286,16 @@ def _write_summary(out: Path, named: dict[str, Path], summary: Summary, shard: t
         for key, path in named.items()
     }
     write_json(out / name, {"done": len(named) - len(summary.failed), "failed": len(summary.failed), "items": items})
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None for a folder. OSError for neither."""
+    about = path.stat()
+    return None if path.is_dir() else about.st_size
+
+
+def _parts_path(out: Path, name: str) -> Path:
+    return out / STATE / f"{name}.parts"
 
 
 def _state_path(out: Path, name: str) -> Path:

@@ -35,11 +35,13 @@ def name_inputs(inputs: Sequence[str | Path], *, skip: Path | None = None) -> di
     longest = [f"{root}/{name}" for (root, _, _), name in zip(found, longer)]
     names = _distinct(_distinct(shortest, longer), longest)
     names = [m if n.split("/")[0] in OURS else n for n, m in zip(names, longest)]
-    counted: Counter[str] = Counter()
     out: dict[str, Path] = {}
     for name, (_, _, path) in zip(names, found):
-        counted[name] += 1
-        out[name if counted[name] == 1 else f"{name}-{counted[name]}"] = path
+        key, number = name, 1
+        while key in out:
+            number += 1
+            key = f"{name}-{number}"
+        out[key] = path
     return out
 
 
@@ -68,6 +70,19 @@ def digest(path: Path) -> str:
 def real_path(path: Path) -> Path:
     """Where a path leads; itself where its links lead in a circle."""
     return Path(os.path.realpath(path))
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: by its suffix, or, as scanners export them without one, by its first bytes."""
+    if path.suffix.lower() in DICOM:
+        return True
+    if path.suffix and not path.suffix[1:].isdecimal():  # IM0001, 1.2.840.113
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _series(path: Path) -> bytes:
@@ -111,8 +126,8 @@ def _images_below(folder: Path, outputs: Path | None) -> Iterator[Path]:
         here = Path(where)
         kept = []
         for name in sorted(folders):
-            if real_path(here / name) == outputs:
-                continue
+            if name.startswith(".") or real_path(here / name) == outputs or (here / name / STATE).is_dir():
+                continue  # hidden, or outputs, of this job or another
             if is_zarr(here / name):
                 yield here / name
             else:
@@ -121,9 +136,10 @@ def _images_below(folder: Path, outputs: Path | None) -> Iterator[Path]:
         series: set[bytes] = set()
         for name in sorted(files):
             path = here / name
-            if not name.lower().endswith(SUFFIXES):
+            dicom = _is_dicom(path)
+            if name.startswith(".") or not (dicom or name.lower().endswith(SUFFIXES)):
                 continue
-            if name.lower().endswith(DICOM):
+            if dicom:
                 mark = _series(path)
                 if mark and mark in series:
                     continue
@@ -136,7 +152,7 @@ def _is_image_folder(folder: Path) -> bool:
     if is_zarr(folder):
         return True
     files = [p for p in folder.iterdir() if not p.name.startswith(".")]
-    if not files or not all(p.is_file() and p.name.lower().endswith(DICOM) for p in files):
+    if not files or not all(p.is_file() and _is_dicom(p) for p in files):
         return False
     return len({_series(p) for p in files}) == 1
 

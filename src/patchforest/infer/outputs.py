@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
 
 from patchforest.infer.inputs import OVERLAYS, PROBABILITIES
 from patchforest.infer.polygons import polygons_of
+from patchforest.infer.predict import class_dtype
 from patchforest.io.geojson import write_geojson
 from patchforest.io.pyramid import write_pyramid
 from patchforest.io.scale import thumbnail
@@ -21,7 +22,7 @@ from patchforest.values import Array, ImageSource
 
 FORMATS = ("auto", ".png", ".tif", ".ome.tif", ".ome.zarr", ".nii.gz", ".nrrd")
 LARGEST_PNG = 16384
-"""Sides up to which ``auto`` writes PNG; larger masks, and those of images with several levels, become pyramids."""
+"""Sides up to which ``auto`` writes PNG; larger masks, and those of images with levels or a scale, become pyramids."""
 LARGEST_OVERLAY = 4096
 
 Draw = Callable[[Array, Array], Array]
@@ -84,13 +85,14 @@ class Outputs:
         wanted = {"probabilities": self.probabilities, "polygons": self.polygons is not None, "overlay": self.draw}
         return tuple(kind for kind, there in wanted.items() if there)
 
-    def paths(self, out: Path, name: str, shape: tuple[int, int], levels: int) -> dict[str, Path]:
-        """File by kind of an image of an id; the mask first. ValueError for a format of volumes."""
+    def paths(self, out: Path, name: str, shape: tuple[int, int], *, flat: bool) -> dict[str, Path]:
+        """File by kind of an image of an id; the mask first.
+
+        ``flat``: the image has one level and no physical scale, so that a PNG loses nothing.
+        """
         suffix = self.format
-        if suffix in (".nii.gz", ".nrrd"):
-            raise ValueError(f"{suffix} holds volumes, not images: use auto, .png, .tif, .ome.tif or .ome.zarr")
         if suffix == "auto":
-            suffix = ".png" if max(shape) <= LARGEST_PNG and levels == 1 else ".tif"
+            suffix = ".png" if max(shape) <= LARGEST_PNG and flat else ".tif"
         found = {"mask": out / f"{name}{suffix}"}
         if self.probabilities:
             found["probabilities"] = out / PROBABILITIES / f"{name}.tif"
@@ -100,24 +102,56 @@ class Outputs:
             found["overlay"] = out / OVERLAYS / f"{name}.png"
         return found
 
-    def write(self, paths: dict[str, Path], result: Result, image: ImageSource, classes: Sequence[str]) -> None:
-        """Write the files of ``paths`` for a result on an image at the mask's scale; ``classes`` by number."""
+    def write(
+        self,
+        paths: dict[str, Path],
+        result: Result,
+        image: ImageSource,
+        classes: Sequence[str],
+        progress: Callable[[float], None] | None = None,
+    ) -> None:
+        """Write the files of ``paths`` for a result on an image at the mask's scale; ``classes`` by number.
+
+        ``progress`` is told the share of the rows that are written, of one file after the other.
+        """
         shape, mpp = result.shape, image.mpp
-        write_pyramid(paths["mask"], result.masks(), shape=shape, dtype=np.uint8, mpp=mpp, names=classes)
+        masks, dtype = _told(result.masks(), shape[0], progress), class_dtype(len(classes))
+        write_pyramid(paths["mask"], masks, shape=shape, dtype=dtype, mpp=mpp, names=classes)
         if "probabilities" in paths:
             names = classes[1:] if len(classes) == 2 else classes
-            write_pyramid(paths["probabilities"], result.probabilities(), shape=shape, dtype=np.uint8, mpp=mpp,
-                          kind="probability", names=names)  # fmt: skip
+            shares = _told(result.probabilities(), shape[0], progress)
+            kind: Literal["probability"] = "probability"
+            write_pyramid(paths["probabilities"], shares, shape=shape, dtype=np.uint8, mpp=mpp, kind=kind, names=names)
         if "polygons" in paths:
-            polygons = polygons_of(result.masks(), width=shape[1], probabilities=_of_its_class(result))
+            bands = _told(result.masks(), shape[0], progress)
+            polygons = polygons_of(bands, width=shape[1], probabilities=_of_its_class(result))
             factor = getattr(image, "factor", (1.0, 1.0))
             fine = None if mpp is None else mpp / math.sqrt(factor[0] * factor[1])
             assert self.colours is not None
-            write_geojson(paths["polygons"], polygons, names=classes, colours=self.colours, scale=factor, mpp=fine)
+            height, width = getattr(image, "source", image).shape[:2]
+            write_geojson(
+                paths["polygons"],
+                polygons,
+                names=classes,
+                colours=self.colours,
+                scale=factor,
+                mpp=fine,
+                shape=(height, width),
+            )
         if "overlay" in paths:
             assert self.draw is not None
             picture = thumbnail(image, LARGEST_OVERLAY)
             write_image(paths["overlay"], self.draw(picture, _small(result, picture.shape[:2])))
+
+
+def _told(bands: Iterator[Array], rows: int, progress: Callable[[float], None] | None) -> Iterator[Array]:
+    """The same bands, their share of all rows told as they pass."""
+    done = 0
+    for band in bands:
+        yield band
+        done += len(band)
+        if progress is not None:
+            progress(done / rows)
 
 
 def _of_its_class(result: Result) -> Iterator[Array]:
@@ -135,7 +169,7 @@ def _small(result: Result, shape: tuple[int, ...]) -> Array:
     if (height, width) == tuple(shape):
         return np.concatenate(list(result.masks()))
     rows = ((np.arange(shape[0]) + 0.5) * height / shape[0]).astype(np.int64)
-    out, top = np.empty(shape, np.uint8), 0
+    out, top = np.empty(shape, np.uint16), 0
     for band in result.masks():
         inside = np.flatnonzero((rows >= top) & (rows < top + len(band)))
         for row in inside:

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from patchforest.errors import InputError
 from patchforest.infer.blend import blended_rows
-from patchforest.infer.windows import cover
+from patchforest.infer.windows import MEMORY, plan_grid
 from patchforest.infer.working import Tissue, WorkingImage, as_source
 from patchforest.io.open import open_image
 from patchforest.models.bundle import Bundle, load_model
@@ -42,7 +43,7 @@ class Prediction:
 
     Attributes
     ----------
-    mask : (H, W) uint8 class numbers, at exactly the image's size.
+    mask : (H, W) uint8 (uint16 from 257 classes on) class numbers, at exactly the image's size.
     probability : (K, H, W) float32, K = 1 for two classes (that of the foreground); None unless asked for.
     windows : what was seen at a time: the part of the image (level-0 pixels) and the forest cut there, in pixels of
         that part; None for models without a forest. The first of several trees or flips.
@@ -71,6 +72,7 @@ def predict(
     flips: bool = False,
     window: str | int = "auto",
     precision: str = "fp32",
+    tissue: bool | None = None,
 ) -> Prediction:
     """The mask of an image of any size, by a model (loaded, or its folder).
 
@@ -83,13 +85,15 @@ def predict(
     probabilities : return them as well; they cost K × H × W floats.
     trees : average over so many forests: the fixed one, then random ones (the test-time forest of SHF).
     flips : average over the image and its three mirror images.
-    window : ``"whole"``, a side in (down-scaled) pixels, or ``"auto"``; see ``infer.windows.cover``. Windows overlap by
-        a quarter and are blended.
+    window : ``"whole"``, a side in (down-scaled) pixels, or ``"auto"``; see ``infer.windows.plan_grid``. Windows
+        overlap by a quarter and are blended.
     precision : ``fp32``, ``bf16`` or ``fp16`` autocast.
+    tissue : leave windows without tissue out, as background; None: as the model was trained.
 
     Raises
     ------
-    InputError : the image cannot be read, or has other channels or values than the model was trained on.
+    InputError : the image cannot be read, or has other channels or values than the model was trained on; the model
+        answers with NaN.
     ValueError : unknown ``window`` or ``precision``, ``trees`` below 1.
     MemoryError : the window does not fit into memory.
     """
@@ -100,18 +104,21 @@ def predict(
     source = image if isinstance(image, ImageSource) else as_source(np.asarray(image), name)
     start = time.perf_counter()
     working = WorkingImage(source, bundle.spec, name)
-    grid = cover(working.frame, window, bundle.spec.window)
+    outputs = num_outputs(bundle)
+    limit = MEMORY if window == "auto" else 1 << 62
+    grid = plan_grid(working.frame, window, bundle.spec.window, outputs, memory=limit, path=name)
+    found = working.tissue() if (bundle.spec.tissue if tissue is None else tissue) else None
     seer = Seer(bundle, working, trees=trees, flips=flips, precision=precision, keep=True)
     shape = (source.shape[0], source.shape[1])
-    outputs = num_outputs(bundle)
     full = np.empty((outputs, *shape), np.float32) if probabilities else None
-    mask = np.empty(shape, np.uint8)
-    rows = blended_rows(grid, seer.answers(grid), outputs)
+    mask = np.empty(shape, class_dtype(outputs))
+    rows = blended_rows(grid, seer.answers(grid, found), outputs)
     for first, band in working.enlargement.bands(rows):
         mask[first : first + band.shape[1]] = hard(band)
         if full is not None:
             full[:, first : first + band.shape[1]] = band
-    seen = tuple(in_image(r, f, working.enlargement.factor, shape) for r, f in zip(grid, seer.forests, strict=True))
+    looked = [region for region in grid if found is None or found.within(region)]
+    seen = tuple(in_image(r, f, working.enlargement.factor, shape) for r, f in zip(looked, seer.forests, strict=True))
     return Prediction(mask, full, seen, seer.tokens, time.perf_counter() - start)
 
 
@@ -121,8 +128,14 @@ def num_outputs(bundle: Bundle) -> int:
 
 
 def hard(probability: Array) -> Array:
-    """Class numbers (n, w) uint8 of probabilities (K, n, w), K = 1 for that of one foreground class."""
-    return (probability[0] > 0.5).astype(np.uint8) if len(probability) == 1 else probability.argmax(0).astype(np.uint8)
+    """Class numbers (n, w) of probabilities (K, n, w), K = 1 for that of one foreground class."""
+    numbers = probability[0] > 0.5 if len(probability) == 1 else probability.argmax(0)
+    return numbers.astype(class_dtype(len(probability)))
+
+
+def class_dtype(outputs: int) -> type[np.uint8] | type[np.uint16]:
+    """Of a mask: uint8, and uint16 from 257 classes on."""
+    return np.uint8 if outputs <= 256 else np.uint16
 
 
 class Seer:
@@ -180,6 +193,9 @@ class Seer:
             if "memory" not in str(error).lower():
                 raise
             raise MemoryError(f"not enough memory for {region.shape} pixels at a time; set a window") from None
+        if not np.isfinite(values).all():
+            hint = "use --precision fp32, or look at the model: it may have diverged"
+            raise InputError(self._image.path, f"the model's answer is not finite at {region.origin}", hint)
         self.tokens += sum(len(f) for f in used if f is not None)
         if self._keep:
             self.forests.append(used[0])

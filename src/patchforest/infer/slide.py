@@ -14,17 +14,12 @@ import numpy as np
 
 from patchforest.errors import InputError
 from patchforest.infer.blend import Enlargement, blended_rows
-from patchforest.infer.predict import Seer, hard, num_outputs
-from patchforest.infer.windows import AUTO, Grid, cover, tiles
+from patchforest.infer.predict import Seer, class_dtype, hard, num_outputs
+from patchforest.infer.windows import MEMORY, Grid, plan_grid
 from patchforest.infer.working import Tissue, WorkingImage
 from patchforest.io.atomic import atomic_path, remove_leftovers, write_json
-from patchforest.models.bundle import Bundle
+from patchforest.models.bundle import Bundle, fingerprint
 from patchforest.values import Array, ImageSource
-
-MEMORY = 2 << 30
-"""Bytes that a prediction may hold at a time, beside the model and the libraries, where the user does not say."""
-WINDOW_BYTES = 400
-"""Bytes a pixel of a window that a network of the recipes holds at most (measured for apf_unetr with its stem)."""
 
 Progress = Callable[[float], None]
 
@@ -51,7 +46,7 @@ class Parts:
     seconds: float
 
     def masks(self) -> Iterator[Array]:
-        """(n, W) uint8 bands of class numbers, from the top."""
+        """(n, W) uint8 (uint16 from 257 classes on) bands of class numbers, from the top."""
         return (self._read(k, "mask") for k in range(self.number))
 
     def probabilities(self) -> Iterator[Array]:
@@ -60,10 +55,7 @@ class Parts:
 
     def remove(self) -> None:
         """Delete the parts and their folder."""
-        for path in [*self.folder.glob("part-*.npz"), self.folder / "plan.json"]:
-            path.unlink(missing_ok=True)
-        remove_leftovers(self.folder)
-        self.folder.rmdir()
+        remove_parts(self.folder)
 
     def _read(self, number: int, name: str) -> Array:
         return _read_part(self.folder, number, name)[name]
@@ -95,7 +87,8 @@ def predict_slide(
     ----------
     folder : for the parts; one image each.
     path : the image's name in messages.
-    mark : what tells this job from others (JSON); parts of another one are discarded.
+    mark : what tells image and model of this job from others (JSON); None: the model's fingerprint. Parts of another
+        job, or of other settings, are discarded.
     trees, flips, window, precision : see ``predict``. ``window="auto"`` looks at the whole image at once only
         where that fits ``memory``.
     tissue : leave windows without tissue out, as background; None: as the model was trained.
@@ -109,52 +102,34 @@ def predict_slide(
     """
     start = time.perf_counter()
     working = WorkingImage(source, bundle.spec, path)
-    grid = plan_grid(working.frame, window, bundle.spec.window, num_outputs(bundle), memory, path)
-    where = (bundle.spec.tissue if tissue is None else tissue) or None
+    outputs = num_outputs(bundle)
+    large = working.enlargement.large[0] * working.enlargement.large[1] / (working.frame[0] * working.frame[1])
+    values = large * (1 + (outputs if probabilities else 0))
+    grid = plan_grid(working.frame, window, bundle.spec.window, outputs, memory=memory, values=values, path=path)
+    where = bundle.spec.tissue if tissue is None else tissue
     plan = {"mark": mark, "rows": grid.rows, "columns": grid.columns, "side": grid.side, "tissue": bool(where),
-            "probabilities": probabilities, "shape": working.enlargement.large}  # fmt: skip
+            "probabilities": probabilities, "shape": working.enlargement.large, "trees": trees, "flips": flips,
+            "precision": precision, "model": fingerprint(bundle) if mark is None else None}  # fmt: skip
     first = _enter(folder, json.loads(json.dumps(plan)))
     shape, number = working.enlargement.large, len(grid.rows)
     found = working.tissue() if where else None
     status = "no-tissue" if found is not None and not found else "done"
     if first < number:
         seer = Seer(bundle, working, trees=trees, flips=flips, precision=precision)
-        _predict_parts(folder, grid, first, seer, found, working.enlargement, num_outputs(bundle), probabilities,
+        _predict_parts(folder, grid, first, seer, found, working.enlargement, outputs, probabilities,
                        start, progress)  # fmt: skip
     told = [_read_part(folder, k, "tokens", "seconds") for k in range(number)]
     tokens, seconds = sum(int(t["tokens"]) for t in told), sum(float(t["seconds"]) for t in told)
     return Parts(folder, shape, number, status, tokens, seconds)
 
 
-def plan_grid(
-    frame: tuple[int, int],
-    window: str | int,
-    trained: int | tuple[int, int],
-    outputs: int,
-    memory: int,
-    path: str | Path = "image",
-) -> Grid:
-    """``windows.cover`` within a memory: ``auto`` takes the whole image only where it fits.
-
-    Raises InputError where a row of windows does not fit.
-    """
-    side = (trained, trained) if isinstance(trained, int) else trained
-    small = frame[0] * frame[1] <= AUTO * side[0] * side[1]
-    grid = cover(frame, window, trained)
-    if window == "auto" and small and held_bytes(grid, outputs) > memory:
-        grid = tiles(frame, side)
-    if held_bytes(grid, outputs) > memory:
-        what = (
-            f"needs about {held_bytes(grid, outputs) / 2**30:.1f} GiB at a time, and {memory / 2**30:.1f} are allowed"
-        )
-        raise InputError(path, what, "give --memory more, a smaller --window, or a coarser --mpp")
-    return grid
-
-
-def held_bytes(grid: Grid, outputs: int) -> int:
-    """About what a prediction by these windows holds in memory: a row of answers, and a window in the network."""
-    row = grid.side[0] * grid.frame[1]
-    return (outputs + 1) * 12 * row + WINDOW_BYTES * grid.side[0] * grid.side[1]
+def remove_parts(folder: Path) -> None:
+    """Delete the parts in a folder, and it; nothing where there is none."""
+    if folder.is_dir():
+        for path in [*folder.glob("part-*.npz"), folder / "plan.json"]:
+            path.unlink(missing_ok=True)
+        remove_leftovers(folder)
+        folder.rmdir()
 
 
 def _predict_parts(
@@ -178,7 +153,7 @@ def _predict_parts(
     ends = [enlargement.end(row) for row in grid.rows[1:]] + [enlargement.large[0]]
     top, tokens = enlargement.end(begin), 0
     for number in range(first, len(ends)):
-        mask = np.empty((ends[number] - top, enlargement.large[1]), np.uint8)
+        mask = np.empty((ends[number] - top, enlargement.large[1]), class_dtype(outputs))
         shares = np.empty((*mask.shape, outputs), np.uint8) if probabilities else None
         filled = 0
         while filled < len(mask):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from patchforest.errors import InputError
 from patchforest.values import Array, Region
 
 OVERLAP = 0.25
@@ -15,7 +17,13 @@ AUTO = 32
 
 Up to there one forest for the whole image gave the same Dice as windows on glas and hrf, and cost less."""
 
+MEMORY = 2 << 30
+"""Bytes that a prediction may hold at a time, beside the model and the libraries, where the user does not say."""
+WINDOW_BYTES = 400
+"""Bytes a pixel of a window that a network of the recipes holds at most (measured for apf_unetr with its stem)."""
+
 _FINEST = 1 << 8
+_FIXED = 64 << 20  # what else is read, enlarged and packed at a time
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,43 @@ def tiles(frame: tuple[int, int], side: tuple[int, int]) -> Grid:
     side = (min(side[0], frame[0]), min(side[1], frame[1]))
     rows, columns = (tuple(_starts(s, w)) for s, w in zip(frame, side))
     return Grid(frame, side, rows, columns)
+
+
+def plan_grid(
+    frame: tuple[int, int],
+    window: str | int,
+    trained: int | tuple[int, int],
+    outputs: int,
+    *,
+    memory: int = MEMORY,
+    values: float = 1.0,
+    path: str | Path = "image",
+) -> Grid:
+    """``cover`` within a memory: ``auto`` takes the whole image only where it fits.
+
+    Parameters
+    ----------
+    values : written for a pixel of the frame: of the mask at the image's own size, and of probabilities.
+
+    Raises InputError where a row of windows does not fit.
+    """
+    side = (trained, trained) if isinstance(trained, int) else trained
+    small = frame[0] * frame[1] <= AUTO * side[0] * side[1]
+    grid = cover(frame, window, trained)
+    if window == "auto" and small and held_bytes(grid, outputs, values) > memory:
+        grid = tiles(frame, side)
+    needed = held_bytes(grid, outputs, values)
+    if needed > memory:
+        what = f"needs about {(needed >> 20) + 1:,} MB at a time, and {memory >> 20:,} MB are allowed"
+        raise InputError(path, what, "give --memory more, a smaller --window, or a coarser --mpp")
+    return grid
+
+
+def held_bytes(grid: Grid, outputs: int, values: float = 1.0) -> int:
+    """About what a prediction by these windows holds: a row of answers, a window in the network, a part to write."""
+    row = grid.side[0] * grid.frame[1]
+    answers = (8 * (outputs + 1) + 20 * outputs) * row  # the sums, and on their way out their means
+    return round(answers + WINDOW_BYTES * grid.side[0] * grid.side[1] + 1.5 * values * row) + _FIXED
 
 
 def blend_weights(shape: tuple[int, ...]) -> Array:

@@ -11,13 +11,14 @@ import numpy as np
 from patchforest.errors import InputError
 from patchforest.infer.blend import Enlargement
 from patchforest.io.array import ArraySource
-from patchforest.io.scale import Scale, at_scale, thumbnail
+from patchforest.io.scale import Scale, ScaledSource, at_scale, thumbnail
 from patchforest.models.bundle import ModelSpec
 from patchforest.tree.tissue import find_tissue
 from patchforest.tree.window import unit_range
 from patchforest.values import Array, ImageSource, Region
 
 THUMBNAIL = 2048
+_STRIP = 1 << 22  # stored pixels that are brought to the model's scale at once
 
 
 class WorkingImage:
@@ -40,12 +41,13 @@ class WorkingImage:
         if source.shape[2] != spec.model.channels:
             given = f"has {source.shape[2]} channels, the model was trained on {spec.model.channels}"
             raise InputError(path, given, "convert the image, or use a model for such images")
-        self._path, self._window, self._down = path, spec.intensity_window, spec.downscale
-        self._view = source if spec.mpp is None else at_scale(source, Scale(mpp=spec.mpp), path)
+        self.path, self._window, self._down = path, spec.intensity_window, spec.downscale
+        self._view = source if spec.mpp is None else _at_models_scale(source, spec.mpp, path)
         height, width = self._view.shape[:2]
         self.frame = (-(-height // self._down), -(-width // self._down))
         own = (source.shape[0], source.shape[1])
-        factor = getattr(self._view, "factor", (1.0, 1.0)) if self._view is not source else (1.0, 1.0)
+        ours, theirs = (getattr(s, "factor", (1.0, 1.0)) for s in (self._view, source))
+        factor = (ours[0] / theirs[0], ours[1] / theirs[1]) if self._view is not source else (1.0, 1.0)
         self.enlargement = Enlargement(self.frame, own, (factor[0] * self._down, factor[1] * self._down))
 
     def read(self, region: Region) -> Array:
@@ -55,15 +57,22 @@ class WorkingImage:
         ------
         InputError : pixels that cannot be read, or whose range nobody knows.
         """
-        top, left = (o * self._down for o in region.origin)
-        height, width = (
-            min(s * self._down, n - o) for s, n, o in zip(region.shape, self._view.shape, (top, left), strict=False)
-        )
+        rows, columns = region.shape
+        step = max(1, _STRIP // (columns * self._down**2))
+        parts = [
+            self._strip((region.origin[0] + row, region.origin[1]), (min(step, rows - row), columns))
+            for row in range(0, rows, step)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _strip(self, origin: tuple[int, int], shape: tuple[int, int]) -> Array:
+        top, left = (o * self._down for o in origin)
+        height, width = (min(s * self._down, n - o) for s, n, o in zip(shape, self._view.shape, (top, left)))
         pixels = self._view.read(0, top, left, height, width)
         try:
             unit = unit_range(pixels, self._window)
         except ValueError as error:
-            raise InputError(self._path, str(error), "give values as in the training images") from None
+            raise InputError(self.path, str(error), "give values as in the training images") from None
         return shrink(unit, self._down)
 
     def tissue(self) -> Tissue:
@@ -87,6 +96,14 @@ class Tissue:
 
     def __bool__(self) -> bool:
         return bool(self.mask.any())
+
+
+def _at_models_scale(source: ImageSource, mpp: float, path: str | Path) -> ImageSource:
+    """The image at a model's scale, from the file itself where ``source`` is a view of it: never enlarged from that."""
+    if not isinstance(source, ScaledSource):
+        return at_scale(source, Scale(mpp=mpp), path)
+    known = None if source.mpp is None else source.mpp / math.sqrt(source.factor[0] * source.factor[1])
+    return at_scale(source.source, Scale(mpp=mpp, input_mpp=known), path)
 
 
 def hold(source: ImageSource, memory: int, path: str | Path = "image") -> ImageSource:

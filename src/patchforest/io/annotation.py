@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -118,6 +119,15 @@ class Annotations:
                 out, near, self._values, self._ring_at, self._point_at, self._points,
                 int(row), int(column), float(factor), odd, low, high,
             )  # fmt: skip
+        return out
+
+    def stretched(self, across: float) -> Annotations:
+        """The same polygons on an image whose columns are ``across`` times as many; itself for 1."""
+        if across == 1.0:
+            return self
+        out = copy.copy(self)
+        out._points = self._points * np.array([across, 1.0])
+        out._index = BoxIndex.over(out._boxes())
         return out
 
     def _boxes(self) -> Array:

@@ -7,7 +7,7 @@ from pathlib import Path
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
 SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".svslide", ".czi", ".vms", ".vmu")
 VOLUMES = (".nii", ".nii.gz", ".nrrd", ".nhdr")
-DICOM = (".dcm", ".dicom")
+DICOM = (".dcm", ".dicom", ".ima")
 FOLDERS = (".zarr",)
 SUFFIXES = (*PICTURES, *SLIDES, *VOLUMES, *DICOM)
 """Of files; the folders of ``FOLDERS`` are images as well."""

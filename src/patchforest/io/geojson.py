@@ -54,6 +54,7 @@ def write_geojson(
     colours: Array,
     scale: tuple[float, float] = (1.0, 1.0),
     mpp: float | None = None,
+    shape: tuple[int, int] | None = None,
     detections: bool = False,
 ) -> int:
     """``path`` holds one feature a polygon, in their order, one a line; returns how many.
@@ -70,6 +71,7 @@ def write_geojson(
     scale : level-0 pixels a mask pixel has along (row, column). Coordinates that are no whole numbers then are rounded
         to 4 digits.
     mpp : microns per level-0 pixel, or None.
+    shape : (H, W) of the image at level 0: no coordinate lies beyond it, though the last mask pixels may.
     detections : write "detection" objects, which QuPath shows faster and does not let edit, instead of "annotation".
 
     Raises
@@ -96,7 +98,7 @@ def write_geojson(
         for polygon in polygons:
             if not 0 <= polygon.value < len(heads):
                 raise ValueError(f"class {polygon.value} has no name; there are {len(heads)}: {_listed(names)}")
-            feature = _feature(polygon, heads[polygon.value], scale, mpp)
+            feature = _feature(polygon, heads[polygon.value], scale, mpp, shape)
             file.write((",\n" if count else "\n").encode() + feature.encode("utf-8", "backslashreplace"))
             count += 1
         file.write(b"\n]}\n")
@@ -112,15 +114,17 @@ def _head(name: str, colour: list[int], detections: bool) -> str:
     return _dumped(properties)[:-1] + ',"measurements":'
 
 
-def _feature(polygon: Shape, head: str, scale: tuple[float, float], mpp: float | None) -> str:
+def _feature(
+    polygon: Shape, head: str, scale: tuple[float, float], mpp: float | None, shape: tuple[int, int] | None
+) -> str:
     """One line of JSON."""
     area = polygon.area * scale[0] * scale[1]
     measured = {"Area px": int(area) if area == int(area) else area}
     if mpp is not None:
         measured["Area um^2"] = area * mpp * mpp
     if polygon.probability is not None:
-        measured["Probability"] = float(polygon.probability)
-    rings = ",".join([_ring(corners, scale) for corners in (polygon.exterior, *polygon.holes)])
+        measured["Probability"] = round(float(polygon.probability), 6)
+    rings = ",".join([_ring(corners, scale, shape) for corners in (polygon.exterior, *polygon.holes)])
     what = f"{head}{scale}".encode("utf-8", "backslashreplace") + np.ascontiguousarray(polygon.exterior).tobytes()
     name = uuid.UUID(bytes=hashlib.blake2b(what, digest_size=16).digest(), version=5)
     return (
@@ -129,11 +133,13 @@ def _feature(polygon: Shape, head: str, scale: tuple[float, float], mpp: float |
     )
 
 
-def _ring(corners: Array, scale: tuple[float, float]) -> str:
+def _ring(corners: Array, scale: tuple[float, float], shape: tuple[int, int] | None) -> str:
     """[[x,y],...] in level-0 pixels, the first point again at the end; whole numbers as such."""
     points, form = corners[:, ::-1], "[%d,%d]"
     if scale != (1.0, 1.0):
         points = np.round(points * (scale[1], scale[0]), _DIGITS)
+        if shape is not None:
+            points = np.minimum(points, (shape[1], shape[0]))
         if (points != np.rint(points)).any():
             form = "[%r,%r]"
     flat = points.ravel().tolist()

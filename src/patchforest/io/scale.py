@@ -20,6 +20,9 @@ from patchforest.values import Array, ImageSource
 
 SAME = 0.01
 """A stored level whose scale is this close to the wanted one (relative) is taken as it is."""
+_STRIP = 1 << 24  # stored pixels that are read at once
+LARGEST = 4
+"""An image is enlarged so many times at most."""
 MPP_AT_1X = 10.0
 """Microns per pixel at magnification 1, by the convention that 40 x is 0.25."""
 LOWEST, HIGHEST = 0.01, 1000.0
@@ -64,7 +67,8 @@ def at_scale(source: ImageSource, scale: Scale, path: str | Path = "image") -> I
     Raises
     ------
     InputError
-        The image has no such level, or neither states its physical scale nor is it given. ``path`` is its name.
+        The image has no such level, is far coarser than what is asked for, or neither states its physical scale nor
+        is it given. ``path`` is its name.
     """
     if scale == AS_STORED:
         return source
@@ -78,6 +82,9 @@ def at_scale(source: ImageSource, scale: Scale, path: str | Path = "image") -> I
     if wanted is None:
         return ScaledSource(source, level=0, mpp=known)
     if known is not None:
+        if wanted * LARGEST < known:
+            what = f"has {known:.4g} microns per pixel, more than {LARGEST} times the {wanted:.4g} that are asked for"
+            raise InputError(path, what, f"ask for --mpp {known:.4g} or more")
         return ScaledSource(source, factor=wanted / known, mpp=known)
     power = getattr(source, "magnification", None)
     if scale.magnification is not None and power is not None:
@@ -161,6 +168,11 @@ class ScaledSource:
             return self.source.read(self._coarser[level - 1], row, column, height, width)
         if self._stored:
             return self.source.read(self._base, row, column, height, width)
+        step = max(1, round(_STRIP / (width * self._ratio[0] * self._ratio[1])))
+        if step < height:  # strip by strip, so that memory is that of the view
+            return np.concatenate(
+                [self.read(0, row + at, column, min(step, height - at), width) for at in range(0, height, step)]
+            )
         rows, columns = self.source.levels[self._base]
         down = _taps(row, height, self._ratio[0], rows)
         across = _taps(column, width, self._ratio[1], columns)
@@ -218,7 +230,7 @@ def _taps(start: int, count: int, ratio: float, length: int) -> tuple[Array, Arr
 
 def _weighed(pixels: Array, index: Array, weight: Array) -> Array:
     """Σ over T of ``weight[t, i] · pixels[index[t, i]]``: (count, ...) in float32 (64 for wide integers and floats)."""
-    narrow = pixels.dtype.itemsize <= 2 or pixels.dtype == np.float32
+    narrow = pixels.dtype.itemsize <= 2 and pixels.dtype.kind != "f"
     out = np.zeros((index.shape[1], *pixels.shape[1:]), np.float32 if narrow else np.float64)
     shape = (-1,) + (1,) * (pixels.ndim - 1)
     for places, share in zip(index, weight.astype(out.dtype)):

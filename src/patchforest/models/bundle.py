@@ -36,6 +36,7 @@ class ModelSpec:
     downscale : images are area-averaged by this factor before anything else, and the mask scaled back.
     mpp : microns per pixel of the images that it was trained on, before down-scaling: other images are brought to that
         scale first. None: images are taken as they are.
+    level : stored level of the images that it was trained on, where they were seen at one; else None.
     volume : how volumes are given to it; None for a model of images.
     tissue : it was trained on tissue alone: windows of a slide without any are background, and not looked at.
     """
@@ -49,6 +50,7 @@ class ModelSpec:
     mpp: float | None = None
     tissue: bool = False
     volume: VolumeSpec | None = None
+    level: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,15 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
         ) from None
     network.load_state_dict(state)
     return Bundle(network=network.eval().to(device), spec=spec)
+
+
+def fingerprint(bundle: Bundle) -> str:
+    """SHA-256 over a model's specification and weights: two models with one fingerprint give one mask."""
+    state = hashlib.sha256(repr(bundle.spec).encode())
+    for name, value in bundle.network.state_dict().items():
+        state.update(name.encode())
+        state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
 
 
 def _in_order(whole: bytes) -> bytes:

@@ -187,6 +187,14 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     augment: Augment = field(default_factory=Augment)
 
+    def __post_init__(self) -> None:
+        if self.volume is None:
+            return
+        default = DataConfig()
+        for name in ("mpp", "level", "input_mpp", "tissue", "downscale"):
+            if getattr(self.data, name) != getattr(default, name):
+                raise ValueError(f"data.{name} is for images; volumes have volume.spacing and volume.downscale")
+
 
 def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration of a YAML or JSON file, changed by overrides such as ``"train.lr=3e-3"`` in their order.

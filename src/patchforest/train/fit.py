@@ -173,6 +173,7 @@ def model_spec(config: RunConfig) -> ModelSpec:
         mpp=c.mpp,
         tissue=c.tissue,
         volume=config.volume,
+        level=c.level,
     )
 
 

@@ -50,7 +50,8 @@ class Scored:
 
 def scale_of_model(bundle: Bundle) -> Scale:
     """The scale at which a model's masks are compared where nothing else is said: its own."""
-    return AS_STORED if bundle.spec.mpp is None else Scale(mpp=bundle.spec.mpp)
+    spec = bundle.spec
+    return AS_STORED if spec.mpp is None and spec.level is None else Scale(mpp=spec.mpp, level=spec.level)
 
 
 def score_picture(

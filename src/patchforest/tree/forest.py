@@ -207,7 +207,7 @@ def _budget_splits(
     if threshold is None and leaves > roots and budget > 4 * roots and informed < 0.75 * leaves:
         warnings.warn(
             f"the detail map ran out after {informed} of {leaves} leaves; the rest split flat ground. "
-            "Use criterion='edges' or 'gradient', which set themselves, or a smaller budget",
+            "Use a smaller budget, or a criterion that sets itself ('edges', 'gradient')",
             FlatGround,
             stacklevel=4,
         )

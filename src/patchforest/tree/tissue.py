@@ -1,4 +1,4 @@
-"""Where a stained slide shows tissue: darker and more coloured than the bright glass around it."""
+"""Where a slide shows tissue: wherever it is not the bright, colourless glass around it."""
 
 from __future__ import annotations
 
@@ -7,44 +7,35 @@ import numpy as np
 
 from patchforest.values import Array
 
-_CONTRAST = 12
-"""Grey levels by which the mean of the dark part must lie below that of the bright one: less is noise on glass."""
+_BRIGHT, _COLOURLESS = 200, 25  # glass: every channel at least so bright, and channels no further apart
+_CONTRAST = 18
+"""Grey levels by which tissue is darker than the brightest glass, in some channel: less is noise, or an uneven lamp."""
+_LEAST = 0.002
+"""Share of glass below which there is none, and everything counts as tissue."""
 _GRAIN = 3
 
 
 def find_tissue(thumbnail: Array) -> Array:
     """(h, w) bool, True on tissue.
 
-    A pixel is tissue where red, green or blue is darker than that channel's Otsu threshold and its saturation is above
-    the saturation's; specks of a pixel or two are left out. A channel whose two parts are hardly apart says nothing, so
-    an empty slide has no tissue.
+    Glass is found rather than tissue, so that pale stroma, a faint counterstain, pigment and ink are kept: pixels about
+    as bright as the brightest colourless ones. An image with no such pixels, such as fluorescence or a crop within the
+    tissue, is tissue everywhere; an image of glass alone has none. Specks of a pixel or two are left out.
 
     Parameters
     ----------
     thumbnail : (h, w, 3) uint8. Other images have no glass to be told from, and count as tissue everywhere.
 
-    Source: the foreground mask of MONAI, which HoloHisto samples from; the minimal contrast and the specks are ours.
+    HoloHisto samples from MONAI's foreground mask, dark and saturated by Otsu's thresholds; that loses whatever lies
+    between two stains.
     """
     if thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.dtype != np.uint8:
         return np.ones(thumbnail.shape[:2], bool)
-    dark = np.zeros(thumbnail.shape[:2], bool)
-    for channel in np.moveaxis(thumbnail, 2, 0):
-        threshold = _otsu(channel)
-        if threshold is not None:
-            dark |= channel <= threshold
-    threshold = _otsu(cv2.cvtColor(thumbnail, cv2.COLOR_RGB2HSV)[:, :, 1])
-    if threshold is None:
-        return dark & False
-    tissue = dark & (cv2.cvtColor(thumbnail, cv2.COLOR_RGB2HSV)[:, :, 1] > threshold)
+    low, high = thumbnail.min(axis=2), thumbnail.max(axis=2)
+    glass = (low >= _BRIGHT) & (high - low <= _COLOURLESS)
+    if glass.mean() < _LEAST:
+        return np.ones(thumbnail.shape[:2], bool)
+    white = np.percentile(thumbnail[glass], 99, axis=0)
+    tissue = (thumbnail < white - _CONTRAST).any(axis=2).astype(np.uint8)
     kernel = np.ones((_GRAIN, _GRAIN), np.uint8)
-    opened = cv2.morphologyEx(tissue.astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    return cv2.dilate(opened, kernel).astype(bool)
-
-
-def _otsu(channel: Array) -> float | None:
-    """Otsu's threshold of (h, w) uint8, or None where the two parts are hardly apart."""
-    threshold, _ = cv2.threshold(np.ascontiguousarray(channel), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    low = channel <= threshold
-    if low.all() or not low.any():
-        return None
-    return float(threshold) if channel[~low].mean() - channel[low].mean() >= _CONTRAST else None
+    return cv2.dilate(cv2.morphologyEx(tissue, cv2.MORPH_OPEN, kernel), kernel).astype(bool)
