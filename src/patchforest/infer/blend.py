@@ -92,10 +92,14 @@ class Enlargement:
         at = self.end(begin)
         for start, band in rows:
             stop = start + band.shape[1]
-            held, first = (band, start) if before is None else (np.concatenate([before, band], 1), start - 1)
-            before = band[:, -1:].copy()
             if stop <= begin:
+                before = band[:, -1:].copy()
                 continue
+            if self.same or before is None:
+                held, first = band, start
+            else:
+                held, first = np.concatenate([before, band], 1), start - 1
+            before = band[:, -1:].copy()
             end, step = self.end(stop), max(1, most // (len(band) * self.large[1]))
             while at < end:
                 yield at, self._between(held, first, at, min(at + step, end))

@@ -118,7 +118,7 @@ def plan_grid(
 def held_bytes(grid: Grid, outputs: int, values: float = 1.0) -> int:
     """About what a prediction by these windows holds: a row of answers, a window in the network, a part to write."""
     row = grid.side[0] * grid.frame[1]
-    answers = (8 * (outputs + 1) + 20 * outputs) * row  # the sums, and on their way out their means
+    answers = (16 * outputs + 16) * row  # the sums, and on their way out their means
     return round(answers + WINDOW_BYTES * grid.side[0] * grid.side[1] + 1.5 * values * row) + _FIXED
 
 
