@@ -89,3 +89,39 @@ def test_slides_get_pyramids_and_outlines(run: Run, tiny_model: Path, tmp_path: 
     assert asked.code == 3
     assert "--input-mpp" in asked.errors[0]
     assert run("predict", tiny_model, plain, "--out", tmp_path / "o", "--mpp", 1, "--mag", 20).code == 2
+
+
+def test_a_stopped_job_says_so_and_goes_on(tiny_model: Path, tmp_path: Path) -> None:
+    import os
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    for k in range(40):
+        write_picture(tmp_path / "in" / f"{k:02d}.png", (200, 240))
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "patchforest",
+        "predict",
+        tiny_model,
+        tmp_path / "in",
+        "--out",
+        out,
+        "--window",
+        16,
+    ]
+    for number, (code, word) in ((signal.SIGTERM, (75, "goes on from here")), (signal.SIGINT, (130, "interrupted"))):
+        job = subprocess.Popen([str(c) for c in command], stderr=subprocess.PIPE, text=True, start_new_session=True)
+        end = time.monotonic() + 60
+        before = len(list(out.glob("*.png")))
+        while len(list(out.glob("*.png"))) <= before and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(job.pid, number)
+        _, told = job.communicate(timeout=60)
+        assert job.returncode == code, told
+        assert word in told
+    assert 2 <= len(list(out.glob("*.png"))) < 40
+    assert not [p for p in out.rglob("*") if p.name.startswith(".patchforest-")]

@@ -40,8 +40,8 @@ def explain(error: BaseException) -> tuple[int, str]:
 def _explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, SystemExit):
         return (error.code if isinstance(error.code, int) else OK if error.code is None else BUG), ""
-    if isinstance(error, typer.Exit):  # Typer makes one of Ctrl-C
-        return error.exit_code, "interrupted" if error.exit_code == INTERRUPTED else ""
+    if isinstance(error, typer.Exit):
+        return error.exit_code, ""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED, "interrupted"
     if isinstance(error, _CLICK_ERROR):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -98,8 +99,7 @@ def command(
         colours=class_colours(len(bundle.spec.classes)),
         draw=partial(draw_overlay, window=bundle.spec.intensity_window) if overlays else None,
     )
-    signal.signal(signal.SIGTERM, partial(_stop, terminal))
-    with Progress("predict", quiet=terminal.quiet) as progress:
+    with _stoppable(terminal), Progress("predict", quiet=terminal.quiet) as progress:
         summary = predict_many(
             bundle,
             inputs,
@@ -122,10 +122,19 @@ def command(
     _finish(terminal, summary, out)
 
 
-def _stop(terminal: Terminal, *_: object) -> None:
-    """What SIGTERM does: everything that is whole stays, and the exit code says that there is more to do."""
-    terminal.warn("stopped; the same command goes on from here")
-    raise SystemExit(PREEMPTED)
+@contextmanager
+def _stoppable(terminal: Terminal) -> Iterator[None]:
+    """Let SIGTERM end the block: everything that is whole stays, and the exit code says that there is more to do."""
+
+    def stop(*_: object) -> None:
+        terminal.warn("stopped; the same command goes on from here")
+        raise SystemExit(PREEMPTED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Slow:
