@@ -21,7 +21,7 @@ from patchforest.io.open import open_image
 from patchforest.io.pyramid import write_pyramid
 from patchforest.io.scale import Scale
 from patchforest.models.bundle import Bundle
-from patchforest.models.config import ModelConfig
+from patchforest.models.config import ModelConfig, VolumeSpec
 from patchforest.values import Array
 from tests.infer.fakes import Bright, fake
 
@@ -359,3 +359,17 @@ def test_volumes_in_a_folder_keep_their_place(tmp_path: Path) -> None:
         options = {} if scale is None else {"scale": scale}
         told = predict_many(bundle, [tmp_path / "ct.nii.gz"], tmp_path / "bad", outputs=outputs_, **options)  # type: ignore[arg-type]
         assert what in told.failed["ct"]
+
+
+def test_volumes_whose_file_does_not_say_are_given_a_spacing(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.full((4, 12, 12), 230, np.uint8))
+    spec = replace(
+        fake(Bright()).spec, model=ModelConfig(channels=1), volume=VolumeSpec(spacing=(2.0, 2.0, 2.0), axes=(0,))
+    )
+    bundle, out = Bundle(network=Bright(), spec=spec), tmp_path / "out"
+    assert "does not say how large its voxels are" in predict_many(bundle, [tmp_path / "v.npy"], out).failed["v"]
+    told = predict_many(bundle, [tmp_path / "v.npy"], out, spacing=(2.0, 1.0, 1.0))
+    assert told.done == ("v",)
+    assert np.load(out / "v.npy").shape == (4, 12, 12)
+    with pytest.raises(ValueError, match="three lengths"):
+        predict_many(bundle, [tmp_path / "v.npy"], out, spacing=(0.0, 1.0, 1.0))

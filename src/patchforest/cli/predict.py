@@ -47,6 +47,10 @@ def command(
     mpp: Mpp = None,
     mag: Mag = None,
     input_mpp: InputMpp = None,
+    spacing: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(help="PLANE ROW COLUMN: millimetres a voxel, of volumes whose file does not say."),
+    ] = None,
     window: Annotated[
         str, typer.Option(help="auto, whole, or the side in pixels of the windows an image is seen in.")
     ] = "auto",
@@ -106,6 +110,7 @@ def command(
             out,
             outputs=outputs,
             scale=scale,
+            spacing=spacing,
             shard=part,
             memory=most,
             open_source=open_isolated if isolate else open_image,

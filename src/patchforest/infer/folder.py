@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,7 @@ from patchforest.io.lock import locked
 from patchforest.io.open import open_image
 from patchforest.io.scale import AS_STORED, Scale, at_scale
 from patchforest.io.volume import is_volume, open_volume
+from patchforest.io.volume_array import ArrayVolume
 from patchforest.models.bundle import Bundle, fingerprint, load_model
 from patchforest.values import ImageSource, VolumeSource
 
@@ -64,10 +66,13 @@ class _Job:
     options: dict[str, Any]
     protected: frozenset[Path]
     overwrite: bool
+    spacing: tuple[float, float, float] | None
 
     def mark(self, path: Path) -> dict[str, Any]:
         """What a finished mask is told by; the memory decides only with ``window="auto"``."""
         asked = {"format": self.outputs.format, "scale": asdict(self.scale), "memory": self.memory, **self.options}
+        if self.spacing is not None:
+            asked["spacing"] = self.spacing
         return {"input": digest(path), "model": self.fingerprint, "options": asked}
 
 
@@ -78,6 +83,7 @@ def predict_many(
     *,
     outputs: Outputs | None = None,
     scale: Scale = AS_STORED,
+    spacing: tuple[float, float, float] | None = None,
     shard: tuple[int, int] = (1, 1),
     memory: int = MEMORY,
     open_source: Open = open_image,
@@ -100,6 +106,7 @@ def predict_many(
     outputs : what to write; see ``Outputs``.
     scale : the view of every image that is predicted, and that its mask has the size of; as stored: of a model that was
         trained at a stored level, that level.
+    spacing : millimetres (plane, row, column) of volumes whose file does not say.
     shard : (i, n): only every n-th input from the i-th on, 1 ≤ i ≤ n.
     memory : bytes; see ``infer.slide.MEMORY``.
     open_source, open_volume_source : open an image, and a volume; InputError for what they cannot.
@@ -116,13 +123,15 @@ def predict_many(
     bundle, out, start = (load_model(Path(model)) if isinstance(model, str | Path) else model), Path(out), time.time()
     if scale == AS_STORED and bundle.spec.level is not None:
         scale = Scale(level=bundle.spec.level)
+    if spacing is not None and not all(0 < s < math.inf for s in spacing):
+        raise ValueError(f"spacing must be three lengths in millimetres; got {spacing}")
     if any(Path(given).is_dir() and real_path(Path(given)) == real_path(out) for given in inputs):
         raise InputError(out, "is a folder of inputs, which outputs would join", "choose another folder for them")
     every = name_inputs(inputs, skip=out)
     named = dict(list(every.items())[shard[0] - 1 :: shard[1]])
     protected = frozenset(real_path(path) for path in every.values())
     job = _Job(bundle, fingerprint(bundle), out, outputs or Outputs(), scale, open_source, open_volume_source,
-               memory, options, protected, overwrite)  # fmt: skip
+               memory, options, protected, overwrite, spacing)  # fmt: skip
     _require_folder(out)
     _clean(out, named)
     done, skipped, failed, empty = [], [], {}, []
@@ -196,6 +205,8 @@ def _one_volume(job: _Job, name: str, path: Path, mark: dict[str, Any]) -> dict[
         hint = "leave --level, --mpp, --mag and --input-mpp out"
         raise InputError(path, "is a volume, which has no levels and no microns", hint)
     volume = job.open_volume(path)
+    if volume.spacing is None and job.spacing is not None:
+        volume = ArrayVolume(volume.read(), path, spacing=job.spacing)
     outputs = VolumeOutputs(job.outputs)
     paths = outputs.paths(job.out, name, volume, path)
     _protect(job, name, path, paths)

@@ -174,7 +174,7 @@ def _factors(source: VolumeSource, grid: VolumeSpec, name: str) -> Factors:
     if grid.spacing is None:
         return grid.downscale
     if source.spacing is None:
-        hint = "use a file that does (NIfTI, NRRD, DICOM), or a model that was trained by downscale"
+        hint = "give --spacing, a file that does (NIfTI, NRRD, DICOM), or a model trained by downscale"
         raise InputError(name, f"does not say how large its voxels are; the model works at {grid.spacing} mm", hint)
     return nearest_factors(source.spacing, grid.spacing)
 
