@@ -81,8 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if line:
                 terminal.error(line)
             return code
-    if result == boundary.INTERRUPTED:  # Typer makes an exit code of Ctrl-C
-        terminal.error("interrupted")
     return result if isinstance(result, int) else boundary.OK
 
 

@@ -129,17 +129,18 @@ def command(
 
 @contextmanager
 def _stoppable(terminal: Terminal) -> Iterator[None]:
-    """Let SIGTERM end the block: everything that is whole stays, and the exit code says that there is more to do."""
+    """Let SIGTERM and Ctrl-C end the block: all that is whole stays, and the exit code says there is more to do."""
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
         terminal.warn("stopped; the same command goes on from here")
-        raise SystemExit(PREEMPTED)
+        raise SystemExit(boundary.INTERRUPTED if number == signal.SIGINT else PREEMPTED)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Slow:
