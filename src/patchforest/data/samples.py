@@ -243,7 +243,7 @@ class WindowSamples(Dataset[Sample]):
 
     def _places(self, picture: Picture | SlidePicture, rng: np.random.Generator) -> dict[int, Array]:
         coarse = picture.label if isinstance(picture, Picture) else picture.label.coarse()
-        places = _foreground_places(coarse, rng) if self.foreground > 0 else {}
+        places = foreground_places(coarse, rng) if self.foreground > 0 else {}
         places = {k: _in_frame(at, coarse.shape, picture.shape) for k, at in places.items()}
         if self.tissue and self.foreground < 1:
             small = picture.tissue() if isinstance(picture, SlidePicture) else find_tissue(_shrunk(picture.image))
@@ -345,14 +345,14 @@ def init_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _foreground_places(label: Array, rng: np.random.Generator) -> dict[int, Array]:
-    """Class → flat positions of at most ``_MAX_PLACES`` of its pixels, for every class present except 0."""
+def foreground_places(label: Array, rng: np.random.Generator, *, most: int = _MAX_PLACES) -> dict[int, Array]:
+    """Class → flat positions of at most ``most`` of its pixels or voxels, for every class present except 0."""
     places = {}
     for value in np.flatnonzero(np.bincount(label.ravel())):
         if value == 0:
             continue
         at = np.flatnonzero(label == value)
-        if len(at) > _MAX_PLACES:
-            at = np.sort(at[rng.integers(len(at), size=_MAX_PLACES)])
+        if len(at) > most:
+            at = np.sort(at[rng.integers(len(at), size=most)])
         places[int(value)] = at.astype(np.int64)
     return places

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from patchforest.data.augment import IGNORE, Augment, augment
 from patchforest.data.layout import Case
 from patchforest.data.load import LabelMap
-from patchforest.data.samples import Sample
+from patchforest.data.samples import Sample, foreground_places
 from patchforest.errors import InputError
 from patchforest.tree.volume import (
     Factors,
@@ -224,7 +224,7 @@ class VolumeSamples(Dataset[Sample]):
             spacing=self.spacing,
         )
         rng = np.random.default_rng([self.seed, number, 0, 2])
-        held = volume, _places(volume.label, rng) if self.foreground > 0 else {}
+        held = volume, foreground_places(volume.label, rng, most=_MAX_PLACES) if self.foreground > 0 else {}
         if self._held_bytes + volume.nbytes <= self.cache_bytes:
             self._held[number] = held
             self._held_bytes += volume.nbytes
@@ -290,16 +290,3 @@ def _open_pair(case: Case, label_map: LabelMap | None, num_classes: int | None) 
     source = open_volume(case.image)
     check_volume_pair(source, open_volume(case.label), case.image, case.label)
     return source, read_label_volume(case.label, label_map=label_map, num_classes=num_classes)
-
-
-def _places(label: Array, rng: np.random.Generator) -> dict[int, Array]:
-    """Class → flat positions of at most ``_MAX_PLACES`` of its voxels, for every class present except 0."""
-    places = {}
-    for value in np.flatnonzero(np.bincount(label.ravel())):
-        if value == 0:
-            continue
-        at = np.flatnonzero(label == value)
-        if len(at) > _MAX_PLACES:
-            at = np.sort(at[rng.integers(len(at), size=_MAX_PLACES)])
-        places[int(value)] = at.astype(np.int64)
-    return places

@@ -11,6 +11,7 @@ import base64
 import math
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def isolated_volume(
     return IsolatedVolume(path, memory=memory, seconds=seconds, opener=opener)
 
 
-class _Isolated:
+class _Isolated(ABC):
     """A file and its process, which is started anew where it is needed: in every process that reads, after it ended.
 
     Several threads may read at once; they take turns. A read that cost the process is not tried again, another one
@@ -112,9 +113,9 @@ class _Isolated:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
+    @abstractmethod
     def _take(self, about: dict[str, Any]) -> None:
         """Keep what the process says of the file, checked; any of the usual exceptions where it makes no sense."""
-        raise NotImplementedError
 
     def _pixels(self, arguments: tuple[Any, ...], shape: tuple[int, ...]) -> Array:
         """What the source's ``read`` gives for these arguments, of ``shape``."""
