@@ -25,9 +25,9 @@ setup: $(STAMP)  ## build .venv with every dependency (done once; repeated when 
 $(STAMP):
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV): torch first (by its pin), then patchforest with the extras train, wsi, volumes, cluster and dev"
+	@echo "installing into $(VENV): torch first (by its pin), then patchforest with the extras train, wsi, volumes, cluster, backbones, medical and dev"
 	$(PIP) -c constraints.txt torch
-	$(PIP) -c constraints.txt -e '.[train,wsi,volumes,cluster,dev]'
+	$(PIP) -c constraints.txt -e '.[train,wsi,volumes,cluster,backbones,medical,dev]'
 	@$(BIN)/patchforest doctor > /dev/null  # compiles the kernels, once
 	@rm -f $(VENV)/.stamp-* && touch $@
 

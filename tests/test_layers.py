@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "infer": BASE | {"tree", "io", "nn", "models"},
     "train": BASE | {"tree", "io", "nn", "models", "data", "infer"},
     "report": BASE | {"tree", "io", "nn", "models", "data", "infer", "train"},
-    "cli": BASE | {"tree", "io", "nn", "models", "data", "infer", "train", "report"},
+    "bench": BASE | {"tree", "io", "nn", "models", "data", "infer", "train", "report"},
+    "cli": BASE | {"tree", "io", "nn", "models", "data", "infer", "train", "report", "bench"},
     "__main__": {"cli"},
 }
 """Room → rooms on its left. A room may always import itself."""

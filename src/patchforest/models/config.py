@@ -29,6 +29,7 @@ class ModelConfig:
     image_branch : UNETR's full-resolution image branch.
     downscale : of ``unet``: it sees the image area-averaged by this factor.
     dropout : in the transformer.
+    window : (height, width) of the images that a model with a position table is made for; training sets it.
     spatial : 2 for images, 3 for volumes (``shf`` and ``apf_vit``: octrees, patches p × p × p, q × q × q answers a
         leaf).
     """
@@ -51,6 +52,7 @@ class ModelConfig:
     image_branch: bool = True
     downscale: int = 1
     dropout: float = 0.0
+    window: tuple[int, int] | None = None
     spatial: int = 2
 
 
