@@ -55,18 +55,25 @@ class Trunk(nn.Module):
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
         """States (B, L, D); taps, last first; stem rasters; the normalised image, or volume (B, C, D, H, W)."""
-        self._check_cell(forest)
+        image_BCHW, rasters = self.see(image_BCHW)
+        states, taps = self.encoder(self.tokens(image_BCHW, rasters, forest), forest.valid_BL, self.taps)
+        return states, taps, rasters, image_BCHW
+
+    def see(self, image_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The normalised image, and the rasters that the stem makes of it: what no forest changes."""
         image_BCHW = normalise(image_BCHW)
-        patches = gather_batch(image_BCHW, forest, self.patch)
         layout = torch.channels_last if self.spatial == 2 else torch.channels_last_3d
-        rasters = self.stem(image_BCHW.contiguous(memory_format=layout)) if self.stem is not None else []
+        return image_BCHW, [] if self.stem is None else self.stem(image_BCHW.contiguous(memory_format=layout))
+
+    def tokens(self, image_BCHW: Tensor, rasters: list[Tensor], forest: ForestBatch) -> Tensor:
+        """(B, L, D) embedded leaves of an image that was seen, before the encoder."""
+        self._check_cell(forest)
+        patches = gather_batch(image_BCHW, forest, self.patch)
         stem_BLF = None
         if rasters:
             last = rasters[-1] if self.spatial == 2 else rasters[-1].float()  # the CPU averages no bf16 volumes
             stem_BLF = gather_batch(last, forest.at_stride(self.stem_stride), self.sub).flatten(2)
-        tokens = self.embed(patches, forest, stem_BLF)
-        states, taps = self.encoder(tokens, forest.valid_BL, self.taps)
-        return states, taps, rasters, image_BCHW
+        return self.embed(patches, forest, stem_BLF)
 
     def read(self, patches: PatchBatch, forest: ForestBatch) -> tuple[Tensor, list[Tensor]]:
         """States (B, L, D) and taps, last first, of leaves gathered before: those of ``forward`` without a stem.

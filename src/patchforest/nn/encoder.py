@@ -59,12 +59,24 @@ class Encoder(nn.Module):
         self, tokens_BLD: Tensor, valid_BL: Tensor | None = None, taps: tuple[int, ...] = ()
     ) -> tuple[Tensor, list[Tensor]]:
         """Token states after the final norm, and the states after each block counted in ``taps`` (0: the input)."""
-        mask = None if valid_BL is None or bool(valid_BL.all()) else valid_BL[:, None, None, :]
+        mask = _key_mask(valid_BL)
         states = {0: tokens_BLD}
         for number, block in enumerate(self.blocks, start=1):
             tokens_BLD = block(tokens_BLD, mask)
             states[number] = tokens_BLD
         return self.norm(tokens_BLD), [states[t] for t in taps]
+
+    def part(self, tokens_BLD: Tensor, valid_BL: Tensor | None, first: int, last: int | None = None) -> Tensor:
+        """Token states after the blocks from number ``first`` (counted from 0) up to ``last``, before the norm."""
+        mask = _key_mask(valid_BL)
+        for block in self.blocks[first:last]:
+            tokens_BLD = block(tokens_BLD, mask)
+        return tokens_BLD
+
+
+def _key_mask(valid_BL: Tensor | None) -> Tensor | None:
+    """(B, 1, 1, L) of the keys to attend to; None where that is all."""
+    return None if valid_BL is None or bool(valid_BL.all()) else valid_BL[:, None, None, :]
 
 
 def taps_of(depth: int, count: int = 4) -> tuple[int, ...]:

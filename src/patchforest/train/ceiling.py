@@ -13,7 +13,7 @@ from patchforest.infer.predict import Prediction, inference
 from patchforest.infer.windows import blend_weights
 from patchforest.models.bundle import Bundle
 from patchforest.nn.raster import ForestBatch
-from patchforest.nn.readout.output import TokenMask
+from patchforest.nn.readout.output import TokenMask, answer
 from patchforest.tree.ceiling import label_ceiling, label_shares
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.paint import paint
@@ -43,7 +43,7 @@ def output_grid(bundle: Bundle) -> OutputGrid:
             forest = ForestBatch.stack([cut_forest(blank, spec.forest)], device=device)
     with inference(bundle.network):
         pixels = torch.from_numpy(blank.transpose(2, 0, 1))[None].to(device)
-        output = bundle.network.output(pixels, forest)  # type: ignore[operator]
+        output = answer(bundle.network.output(pixels, forest))  # type: ignore[operator]
     if isinstance(output, TokenMask):
         return OutputGrid(output.logits.shape[-1], spec.downscale)
     return OutputGrid(None, output.stride * spec.downscale)

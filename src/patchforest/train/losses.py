@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchforest.nn.raster import gather_batch
-from patchforest.nn.readout.output import DenseOutput, TokenMask
+from patchforest.nn.readout.output import DenseOutput, RasterMask, Staged, TokenMask
 
 
 def segmentation_loss(output: DenseOutput, label_BHW: Tensor, *, weight: float = 0.5, eps: float = 1.0) -> Tensor:
@@ -32,10 +32,15 @@ def segmentation_loss(output: DenseOutput, label_BHW: Tensor, *, weight: float =
     label_BHW : class numbers, negative where ignored; of volumes (B, D, H, W).
     weight, eps : w and ε of APF equation 7. Dice sums run over the batch; with softmax, Dice is the mean over classes.
 
+    Of a network that looks twice, the loss of the last look and, by its weight, of the first.
+
     Returns a scalar; zero (with a gradient of zero) where every pixel is ignored.
 
     Raises ValueError for labels of another size than the output's image, or (softmax) class numbers of K and more.
     """
+    if isinstance(output, Staged):
+        looks = [segmentation_loss(look, label_BHW, weight=weight, eps=eps) for look in (output.last, output.first)]
+        return looks[0] + output.weight * looks[1]
     channels = output.logits.shape[2] if isinstance(output, TokenMask) else output.logits.shape[1]
     return _objective(*soft_targets(output, label_BHW, channels), weight=weight, eps=eps)
 
@@ -74,7 +79,7 @@ def _objective(logits: Tensor, target: Tensor, area: Tensor, *, weight: float, e
     return weight * (cross * area).sum() / total + (1 - weight) * (1 - dice).mean()
 
 
-def soft_targets(output: DenseOutput, label_BHW: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+def soft_targets(output: TokenMask | RasterMask, label_BHW: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, K, N), area-averaged labels (B, K, N) and known area in pixels (or voxels; B, 1, N) of every block."""
     dtype = torch.float64 if output.logits.dtype == torch.float64 else torch.float32
     _check_labels(output, label_BHW, channels)
@@ -96,7 +101,7 @@ def _short(shape: Sequence[int], multiple: int) -> list[int]:
     return [v for length in reversed(shape) for v in (0, -length % multiple)]
 
 
-def _check_labels(output: DenseOutput, label_BHW: Tensor, channels: int) -> None:
+def _check_labels(output: TokenMask | RasterMask, label_BHW: Tensor, channels: int) -> None:
     if isinstance(output, TokenMask):
         fits = tuple(label_BHW.shape[1:]) == output.forest.shape
     else:

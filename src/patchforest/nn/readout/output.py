@@ -45,7 +45,32 @@ class RasterMask:
         return crop(logits, shape)
 
 
-DenseOutput = TokenMask | RasterMask
+@dataclass(frozen=True, eq=False)
+class Staged:
+    """The answer of a network that looks twice, with that of its first look, which is trained beside it.
+
+    Attributes
+    ----------
+    last : what counts.
+    first : what the first look said.
+    weight : of the first look's loss, that of the last one being 1.
+    """
+
+    last: TokenMask | RasterMask
+    first: TokenMask | RasterMask
+    weight: float = 0.5
+
+    def raster(self, shape: tuple[int, ...], mode: str = "bilinear") -> Tensor:
+        """(B, K, H, W) full-resolution logits of the last look."""
+        return self.last.raster(shape, mode)
+
+
+DenseOutput = TokenMask | RasterMask | Staged
+
+
+def answer(output: DenseOutput) -> TokenMask | RasterMask:
+    """The output that counts: the last look of a staged one."""
+    return output.last if isinstance(output, Staged) else output
 
 
 RARE = 2.0
