@@ -9,12 +9,14 @@ from torch import nn
 
 from patchforest.models.apf import APFUNETR, APFViT
 from patchforest.models.config import ModelConfig
+from patchforest.models.refined import Refined
 from patchforest.models.shf import SHF
 from patchforest.models.unet import UNet
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "apf_unetr": APFUNETR,
     "shf": SHF,
+    "refined": Refined,
     "apf_vit": APFViT,
     "unet": UNet,
 }
@@ -44,7 +46,7 @@ def build_model(config: ModelConfig) -> nn.Module:
 def _check_sides(config: ModelConfig) -> None:
     """Sides that must divide each other by powers of two, said before the first batch rather than in it."""
     sides = {"patch": config.patch}
-    if config.name == "shf":
+    if config.name == "shf" or (config.name == "refined" and config.readout == "token"):
         sides["q"] = config.q or 2 * config.patch
     if config.name == "apf_unetr" and config.readout == "raster":
         sides["8 (the raster readout's stride)"] = 8

@@ -11,7 +11,7 @@ class ModelConfig:
 
     Attributes
     ----------
-    name : ``apf_unetr``, ``shf``, ``apf_vit`` or ``unet``.
+    name : one of ``models.build.MODELS``.
     channels : of the image.
     classes : output channels: 1 for one foreground class (sigmoid), else the number of classes with background.
     width, depth, heads : of the transformer (ViT-B: 768, 12, 12); for ``unet`` width and depth of the U.
@@ -19,7 +19,7 @@ class ModelConfig:
     cell : side of the smallest leaf in level-0 pixels; must be the forest's.
     q : output side per leaf of the token readout; default 2 · patch.
     readout : of ``apf_unetr``: ``paint`` (leaf states and stem features, light convolutions), ``raster`` (UNETR on
-        registered rasters), ``pseudo`` (the papers' √L grid, for comparison).
+        registered rasters), ``pseudo`` (the papers' √L grid, for comparison); of ``refined``: ``paint`` or ``token``.
     stem : widths of the convolutional stem before gathering, strides 2, 4, ...; empty for none.
     stride : of the logits of the ``paint`` readout.
     embedding : ``place`` (of a leaf in the image), ``window`` (in what the network sees of it; better where few images

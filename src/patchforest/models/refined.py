@@ -1,0 +1,107 @@
+"""Two looks at one budget: a first forest and what the network makes of it decide where the leaves of the second lie.
+
+As AMR codes refine by an error estimator: half of the encoder's blocks read the first forest, a head says what every
+leaf shows, the leaves whose answer is mixed or unsure are split and sure ones are joined, at the same number of leaves,
+and the other half of the blocks reads the second forest. States go with their leaves, so a leaf that stays is not read
+again. One look of the same depth costs the same but for the second gathering and the small head.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from patchforest.models.config import ModelConfig
+from patchforest.models.trunk import Trunk
+from patchforest.nn.forest import build_forest_batch
+from patchforest.nn.raster import ForestBatch, gather_batch, paint_batch, paint_features
+from patchforest.nn.readout.output import Staged, TokenMask
+from patchforest.nn.readout.paint import PaintReadout
+from patchforest.nn.readout.token import TokenReadout
+
+READOUTS = ("paint", "token")
+
+
+class Refined(nn.Module):
+    """Dense segmentation by two looks; ``forward`` gives logits (B, K, H, W), ``output`` those of both looks.
+
+    ``config.readout`` says how the second look answers: ``paint`` as APF-UNETR, ``token`` as SHF. The first answers by
+    p × p logits a leaf and is trained beside it; no gradient flows through the choice of leaves.
+    """
+
+    needs_forest = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c = config
+        if c.readout not in READOUTS:
+            raise ValueError(f"readout of refined must be one of {', '.join(READOUTS)}; got {c.readout!r}")
+        if c.depth < 2:
+            raise ValueError(f"two looks need a depth of at least 2; got {c.depth}")
+        self.trunk, self.half = Trunk(c), c.depth // 2
+        self.look = TokenReadout(c.width, c.classes, c.patch, hidden=c.width)
+        self.paint: PaintReadout | None = None
+        self.token: TokenReadout | None = None
+        if c.readout == "paint":
+            self.paint = PaintReadout(c.width, c.channels, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
+        else:
+            self.token = TokenReadout(c.width, c.classes, c.q or 2 * c.patch)
+
+    def output(self, image_BCHW: Tensor, forest: ForestBatch) -> Staged:
+        """Logits of both looks, before painting, for the loss."""
+        trunk, encoder = self.trunk, self.trunk.encoder
+        image, rasters = trunk.see(image_BCHW)
+        states = encoder.part(trunk.tokens(image, rasters, forest), forest.valid_BL, 0, self.half)
+        first = self.look(states, forest)
+        second = refine(first)
+        carried, stays = carry(states, forest, second)
+        fresh = trunk.tokens(image, rasters, second)
+        states = carried + fresh * ~stays[..., None]
+        states = encoder.norm(encoder.part(states, second.valid_BL, self.half))
+        if self.paint is not None:
+            return Staged(self.paint(states, second, image, rasters), first)
+        assert self.token is not None
+        return Staged(self.token(states, second), first)
+
+    def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
+        return self.output(image_BCHW, forest).raster(forest.shape)
+
+
+@torch.no_grad()
+def refine(first: TokenMask) -> ForestBatch:
+    """The forests of as many leaves that are small where a first answer is mixed or unsure.
+
+    The detail of a cell is the variance that its label has by the answer, p (1 − p) of the mean probability p over the
+    cell, summed over the classes: zero where all of it is surely one class.
+    """
+    forest = first.forest
+    logits = first.logits.float()
+    probability = logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
+    mean_BKhw = paint_batch(probability, forest.at_stride(forest.cell), "nearest")
+    detail_Bhw = (mean_BKhw * (1 - mean_BKhw)).sum(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # where all is sure, the rest of the leaves split the largest
+        return build_forest_batch(
+            detail_Bhw.nan_to_num(0.0),
+            shape=forest.shape,
+            cell=forest.cell,
+            root=forest.root,
+            budget=forest.size_BL.shape[1],
+            place=forest.place_B4,
+        )
+
+
+def carry(states_BLD: Tensor, old: ForestBatch, new: ForestBatch) -> tuple[Tensor, Tensor]:
+    """Old states on new leaves (B, M, D), and which of the new leaves were there before (B, M) bool.
+
+    A leaf that stays keeps its state, a part of an old leaf gets that leaf's, and a leaf over several old ones the mean
+    of theirs by area.
+    """
+    cells_BDhw = paint_features(states_BLD, old, old.cell)
+    carried = gather_batch(cells_BDhw, new.at_stride(new.cell), 1).flatten(2)
+    sides_B1hw = paint_features(old.size_BL[..., None].to(torch.float64), old, old.cell)
+    side_BM = gather_batch(sides_B1hw, new.at_stride(new.cell), 1).flatten(1)
+    same = (side_BM == new.size_BL) & new.valid_BL
+    return carried, same
