@@ -75,9 +75,17 @@ def test_padding_and_batch_mates_have_no_influence(rng: np.random.Generator, rea
 
 def test_class_head_weighs_by_the_area_inside_the_image(rng: np.random.Generator) -> None:
     """Four roots over 65 × 65 pixels: three of them show next to nothing."""
-    model = APFViT(replace(SMALL, classes=2)).eval()
+    model = APFViT(replace(SMALL, classes=2, pooling="area")).eval()
     batch = ForestBatch.stack([build_forest(np.ones((9, 9)), shape=(65, 65), cell=8, uniform=64, root=64)])
     image = torch.rand(1, 3, 65, 65)
     states = model.trunk(image, batch)[0][0]
     weight = torch.tensor([64.0 * 64, 64, 64, 1]) / 65**2
     torch.testing.assert_close(model(image, batch)[0], model.head(weight @ states))
+
+
+def test_detail_weighs_more_where_every_token_counts_alike(rng: np.random.Generator) -> None:
+    model = APFViT(replace(SMALL, classes=2)).eval()
+    batch = ForestBatch.stack([random_forest(rng, (64, 64), budget=22)])
+    image = torch.rand(1, 3, 64, 64)
+    states = model.trunk(image, batch)[0][0]
+    torch.testing.assert_close(model(image, batch)[0], model.head(states.mean(0)))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
 from patchforest.models.trunk import Trunk
-from patchforest.nn.encoder import pooled
+from patchforest.nn.pool import Pool
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import DenseOutput
 from patchforest.nn.readout.paint import PaintReadout
@@ -55,17 +55,17 @@ class APFUNETR(nn.Module):
 
 
 class APFViT(nn.Module):
-    """Classification from forest leaves: logits (B, K) from the mean of the token states, weighted by the area of
-    their leaves inside the image.
-    """
+    """Classification from forest leaves: logits (B, K) from the pooled token states (``pooling``, see ``nn.pool``)."""
 
     needs_forest = True
+    classifies = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.trunk = Trunk(config)
+        self.pool = Pool(config.width, config.pooling)
         self.head = nn.Linear(config.width, config.classes)
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
         states, _, _, _ = self.trunk(image_BCHW, forest)
-        return self.head(pooled(states, forest.valid_BL, forest.area_BL))
+        return self.head(self.pool(states, forest.valid_BL, forest.area_BL))

@@ -15,7 +15,7 @@ class ModelConfig:
     channels : of the image.
     classes : output channels: 1 for one foreground class (sigmoid), else the number of classes with background.
     width, depth, heads : of the transformer (ViT-B: 768, 12, 12); for ``unet`` width and depth of the U.
-    patch : side p to which every leaf is resampled, in pixels.
+    patch : side p to which every leaf is resampled, in pixels; of ``unetr`` the side of its patches.
     cell : side of the smallest leaf in level-0 pixels; must be the forest's.
     q : output side per leaf of the token readout; default 2 · patch.
     readout : of ``apf_unetr``: ``paint`` (leaf states and stem features, light convolutions), ``raster`` (UNETR on
@@ -25,10 +25,13 @@ class ModelConfig:
     embedding : ``place`` (of a leaf in the image), ``window`` (in what the network sees of it; better where few images
         or volumes teach) or the papers' ``index``.
     max_tokens : length of the ``index`` embedding.
-    features : width of the UNETR decoder.
+    features : width of the UNETR decoder, of the stem of ``transunet``, feature size of ``swin_unetr``.
     image_branch : UNETR's full-resolution image branch.
     downscale : of ``unet``: it sees the image area-averaged by this factor.
     dropout : in the transformer.
+    pooling : of ``vit`` and ``apf_vit``, over the tokens of an image: ``tokens`` (plain mean: detail weighs more),
+        ``area`` (by the pixels each shows) or ``attention`` (learned, with a gate).
+    crop, region : of ``hipt``: sides of the squares that its first and its second level read, in pixels.
     window : (height, width) of the images that a model with a position table is made for; training sets it.
     spatial : 2 for images, 3 for volumes (``shf`` and ``apf_vit``: octrees, patches p × p × p, q × q × q answers a
         leaf).
@@ -52,6 +55,9 @@ class ModelConfig:
     image_branch: bool = True
     downscale: int = 1
     dropout: float = 0.0
+    pooling: str = "tokens"
+    crop: int = 256
+    region: int = 4096
     window: tuple[int, int] | None = None
     spatial: int = 2
 

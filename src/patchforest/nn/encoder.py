@@ -46,9 +46,9 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """``depth`` pre-norm blocks and a final norm (ViT; ViT-B is width 768, depth 12, heads 12)."""
 
-    def __init__(self, width: int, depth: int, heads: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, depth: int, heads: int, *, ratio: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([Block(width, heads, dropout=dropout) for _ in range(depth)])
+        self.blocks = nn.ModuleList([Block(width, heads, ratio=ratio, dropout=dropout) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -85,6 +85,6 @@ def taps_of(depth: int, count: int = 4) -> tuple[int, ...]:
 
 
 def pooled(states_BLD: Tensor, valid_BL: Tensor, area_BL: Tensor) -> Tensor:
-    """(B, D) mean of the token states weighted by the area of their leaves; padding has no weight."""
+    """(B, D) mean of the token states weighted, as by the area of their leaves; padding has no weight."""
     weight = (area_BL * valid_BL).to(states_BLD.dtype)
     return torch.einsum("bld,bl->bd", states_BLD, weight) / weight.sum(1, keepdim=True)
