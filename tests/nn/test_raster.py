@@ -192,3 +192,15 @@ def test_area_is_that_inside_the_image(rng: np.random.Generator, shape: tuple[in
     for b, forest in enumerate(forests):
         np.testing.assert_array_equal(area[b, : len(forest)].numpy(), forest.area)
         assert not area[b, len(forest) :].any()
+
+
+def test_batches_join_and_come_apart(rng: np.random.Generator) -> None:
+    forests = [random_forest(rng, (70, 90), budget=n) for n in (12, 40, 25)]
+    joined = ForestBatch.join([ForestBatch.stack(forests[:1]), ForestBatch.stack(forests[1:])])
+    stacked = ForestBatch.stack(forests)
+    for name in ("origin_BLn", "size_BL", "valid_BL", "index", "place_B4"):
+        torch.testing.assert_close(getattr(joined, name), getattr(stacked, name))
+    for again, forest in zip(joined.unstack(), forests, strict=True):
+        for name in ("origin", "size", "level"):
+            np.testing.assert_array_equal(getattr(again, name), getattr(forest, name))
+        assert (again.shape, again.root, again.cell) == (forest.shape, forest.root, forest.cell)

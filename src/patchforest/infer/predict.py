@@ -25,14 +25,18 @@ from patchforest.infer.blend import blended_rows
 from patchforest.infer.windows import MEMORY, plan_grid
 from patchforest.infer.working import Tissue, WorkingImage, as_source
 from patchforest.io.open import open_image
+from patchforest.models.build import has_fixed_window
 from patchforest.models.bundle import Bundle, load_model
+from patchforest.models.refined import Refined
 from patchforest.nn.raster import ForestBatch
+from patchforest.nn.readout.output import TokenMask
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.forest import FlatGround
 from patchforest.values import Array, Forest, ImageSource, Region
 
 SMALLEST = 32
-"""Images with a shorter side are padded to it by their edge pixels, inside; the mask has the image's own size."""
+"""Images with a shorter side are padded to it by their edge pixels, inside; the mask has the image's own size. For a
+network with a fixed window (``models.build.has_fixed_window``) that window stands in its place."""
 
 FLIPS = ((), (0,), (1,), (0, 1))
 
@@ -86,7 +90,7 @@ def predict(
     trees : average over so many forests: the fixed one, then random ones (the test-time forest of SHF).
     flips : average over the image and its three mirror images.
     window : ``"whole"``, a side in (down-scaled) pixels, or ``"auto"``; see ``infer.windows.plan_grid``. Windows
-        overlap by a quarter and are blended.
+        overlap by a quarter and are blended. A network with a fixed window sees windows of its own at ``"auto"``.
     precision : ``fp32``, ``bf16`` or ``fp16`` autocast.
     tissue : leave windows without tissue out, as background; None: as the model was trained.
 
@@ -106,7 +110,8 @@ def predict(
     working = WorkingImage(source, bundle.spec, name)
     outputs = num_outputs(bundle)
     limit = MEMORY if window == "auto" else 1 << 62
-    grid = plan_grid(working.frame, window, bundle.spec.window, outputs, memory=limit, path=name)
+    fixed = has_fixed_window(bundle.network)
+    grid = plan_grid(working.frame, window, bundle.spec.window, outputs, memory=limit, fixed=fixed, path=name)
     found = working.tissue() if (bundle.spec.tissue if tissue is None else tissue) else None
     seer = Seer(bundle, working, trees=trees, flips=flips, precision=precision, keep=True)
     shape = (source.shape[0], source.shape[1])
@@ -228,8 +233,10 @@ def _window(
 ) -> tuple[Array, list[Forest | None]]:
     """Mean probabilities (K, h, w) of one window over trees and flips, and the forests cut for them."""
     total, used = None, []
+    trained, fixed = bundle.spec.window, has_fixed_window(bundle.network)
+    least = (SMALLEST, SMALLEST) if not fixed else (trained, trained) if isinstance(trained, int) else trained
     for flip in FLIPS[:flips]:
-        turned = _padded(np.flip(image, flip))
+        turned = _padded(np.flip(image, flip), least)
         for tree in range(trees if bundle.spec.forest is not None else 1):
             values, forest = _forward(bundle, turned, place, tree)
             values = np.flip(values[:, : image.shape[0], : image.shape[1]], tuple(a + 1 for a in flip))
@@ -248,13 +255,24 @@ def _forward(bundle: Bundle, image: Array, place: tuple[int, ...], tree: int) ->
         forest = cut_forest(image, bundle.spec.forest, rng=rng)
         batch = ForestBatch.stack([forest], place=torch.tensor([place], dtype=torch.float32), device=device)
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device)
-    logits: Tensor = bundle.network(pixels, batch)[0].float()
+    logits, read = _ask(bundle.network, pixels, batch)
+    forest = forest if read is batch or read is None else read.unstack()[0]
     values = logits.sigmoid() if len(logits) == 1 else logits.softmax(0)
     return values.cpu().numpy(), forest
 
 
-def _padded(image: Array) -> Array:
-    over = [(0, max(SMALLEST - s, 0)) for s in image.shape[:2]]
+def _ask(network: nn.Module, pixels: Tensor, batch: ForestBatch | None) -> tuple[Tensor, ForestBatch | None]:
+    """Logits (K, h, w) float32 of one image, and the forest that its mask is painted on: a second look's is its own."""
+    if not isinstance(network, Refined):
+        return network(pixels, batch)[0].float(), batch
+    assert batch is not None
+    output = network.output(pixels, batch)
+    read = output.last.forest if isinstance(output.last, TokenMask) else batch
+    return output.raster(batch.shape)[0].float(), read
+
+
+def _padded(image: Array, least: tuple[int, int]) -> Array:
+    over = [(0, max(n - s, 0)) for n, s in zip(least, image.shape[:2])]
     return np.pad(image, [*over, (0, 0)], mode="edge") if any(b for _, b in over) else image
 
 

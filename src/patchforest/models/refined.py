@@ -81,16 +81,28 @@ def refine(first: TokenMask) -> ForestBatch:
     probability = logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
     mean_BKhw = paint_batch(probability, forest.at_stride(forest.cell), "nearest")
     detail_Bhw = (mean_BKhw * (1 - mean_BKhw)).sum(1)
+    detail_Bhw = detail_Bhw.nan_to_num(0.0)
+    budgets = forest.valid_BL.sum(1).tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # where all is sure, the rest of the leaves split the largest
-        return build_forest_batch(
-            detail_Bhw.nan_to_num(0.0),
-            shape=forest.shape,
-            cell=forest.cell,
-            root=forest.root,
-            budget=forest.size_BL.shape[1],
-            place=forest.place_B4,
-        )
+        built = [
+            build_forest_batch(
+                detail_Bhw[run],
+                shape=forest.shape,
+                cell=forest.cell,
+                root=forest.root,
+                budget=budgets[run.start],
+                place=forest.place_B4[run],
+            )
+            for run in _runs(budgets)
+        ]
+    return built[0] if len(built) == 1 else ForestBatch.join(built)
+
+
+def _runs(values: list[int]) -> list[slice]:
+    """Slices of equal neighbours."""
+    ends = [i for i in range(1, len(values)) if values[i] != values[i - 1]]
+    return [slice(a, b) for a, b in zip([0, *ends], [*ends, len(values)])]
 
 
 def carry(states_BLD: Tensor, old: ForestBatch, new: ForestBatch) -> tuple[Tensor, Tensor]:

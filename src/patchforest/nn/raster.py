@@ -72,6 +72,30 @@ class ForestBatch:
             cell=first.cell,
         )
 
+    @classmethod
+    def join(cls, batches: Sequence[ForestBatch]) -> ForestBatch:
+        """The forests of several batches that share shape, root and cell as one, padded to the longest."""
+        length = max(b.size_BL.shape[1] for b in batches)
+        short = [length - b.size_BL.shape[1] for b in batches]
+        return replace(
+            batches[0],
+            origin_BLn=torch.cat([F.pad(b.origin_BLn, (0, 0, 0, s)) for b, s in zip(batches, short)]),
+            size_BL=torch.cat([F.pad(b.size_BL, (0, s), value=b.cell) for b, s in zip(batches, short)]),
+            valid_BL=torch.cat([F.pad(b.valid_BL, (0, s)) for b, s in zip(batches, short)]),
+            index=torch.cat([b.index for b in batches]),
+            place_B4=torch.cat([b.place_B4 for b in batches]),
+        )
+
+    def unstack(self) -> list[Forest]:
+        """The forests of the batch, one by one, without padding; ``stack`` is the inverse."""
+        depth = (self.root // self.cell).bit_length() - 1
+        out = []
+        for origin, size, valid in zip(self.origin_BLn.cpu(), self.size_BL.cpu(), self.valid_BL.cpu()):
+            side = size[valid].numpy()
+            level = depth - np.log2(side // self.cell).astype(np.int64)
+            out.append(Forest(origin[valid].numpy(), side, level, self.shape, self.root, self.cell))
+        return out
+
     def to(self, device: torch.device | str) -> ForestBatch:
         """The same batch on another device."""
         return replace(
