@@ -18,6 +18,7 @@ from patchforest.infer.predict import Seer, class_dtype, hard, num_outputs
 from patchforest.infer.windows import MEMORY, Grid, plan_grid
 from patchforest.infer.working import Tissue, WorkingImage
 from patchforest.io.atomic import atomic_path, remove_leftovers, write_json
+from patchforest.models.build import has_fixed_window
 from patchforest.models.bundle import Bundle, fingerprint
 from patchforest.values import Array, ImageSource
 
@@ -105,7 +106,10 @@ def predict_slide(
     outputs = num_outputs(bundle)
     large = working.enlargement.large[0] * working.enlargement.large[1] / (working.frame[0] * working.frame[1])
     values = large * (1 + (outputs if probabilities else 0))
-    grid = plan_grid(working.frame, window, bundle.spec.window, outputs, memory=memory, values=values, path=path)
+    fixed = has_fixed_window(bundle.network)
+    grid = plan_grid(
+        working.frame, window, bundle.spec.window, outputs, memory=memory, values=values, fixed=fixed, path=path
+    )
     where = bundle.spec.tissue if tissue is None else tissue
     plan = {"mark": mark, "rows": grid.rows, "columns": grid.columns, "side": grid.side, "tissue": bool(where),
             "probabilities": probabilities, "shape": working.enlargement.large, "trees": trees, "flips": flips,

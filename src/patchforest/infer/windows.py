@@ -93,12 +93,15 @@ def plan_grid(
     *,
     memory: int = MEMORY,
     values: float = 1.0,
+    fixed: bool = False,
     path: str | Path = "image",
 ) -> Grid:
-    """``cover`` within a memory: ``auto`` takes the whole image only where it fits.
+    """``cover`` within a memory: ``auto`` takes the whole image only where it fits, and where the network is no
+    ``fixed`` one.
 
     Parameters
     ----------
+    fixed : the network wants windows of the size it was ``trained`` on (``models.build.has_fixed_window``).
     values : written for a pixel of the frame: of the mask at the image's own size, and of probabilities.
 
     Raises InputError where a row of windows does not fit.
@@ -106,7 +109,7 @@ def plan_grid(
     side = (trained, trained) if isinstance(trained, int) else trained
     small = frame[0] * frame[1] <= AUTO * side[0] * side[1]
     grid = cover(frame, window, trained)
-    if window == "auto" and small and held_bytes(grid, outputs, values) > memory:
+    if window == "auto" and (fixed or (small and held_bytes(grid, outputs, values) > memory)):
         grid = tiles(frame, side)
     needed = held_bytes(grid, outputs, values)
     if needed > memory:

@@ -11,7 +11,10 @@ from patchforest.models.apf import APFUNETR, APFViT
 from patchforest.models.config import ModelConfig
 from patchforest.models.refined import Refined
 from patchforest.models.shf import SHF
+from patchforest.models.swin_unetr import SwinUNETR
+from patchforest.models.transunet import TransUNet
 from patchforest.models.unet import UNet
+from patchforest.models.unetr import UNETR
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "apf_unetr": APFUNETR,
@@ -19,6 +22,9 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "refined": Refined,
     "apf_vit": APFViT,
     "unet": UNet,
+    "unetr": UNETR,
+    "transunet": TransUNet,
+    "swin_unetr": SwinUNETR,
 }
 VOLUMETRIC = ("shf", "apf_vit")
 """Models that read octrees of volumes as well."""
@@ -38,9 +44,23 @@ def build_model(config: ModelConfig) -> nn.Module:
             f"spatial must be 2, or 3 for volumes with the models {', '.join(VOLUMETRIC)}; "
             f"got {config.spatial} for {config.name}"
         )
-    if config.name != "unet":
+    if config.window is not None and not _is_shape(config.window):
+        raise ValueError(f"window must be (height, width) in pixels from 1 on; got {config.window}")
+    if getattr(MODELS[config.name], "needs_forest", True):
         _check_sides(config)
     return MODELS[config.name](config)
+
+
+def has_fixed_window(model: object) -> bool:
+    """Whether a network, or its class, wants images of the training size: training sets ``ModelConfig.window`` for it,
+    and ``infer`` shows it windows of that size, however small or large the image.
+    """
+    return bool(getattr(model, "fixed_window", False))
+
+
+def _is_shape(window: object) -> bool:
+    sides = window if isinstance(window, tuple) else ()
+    return len(sides) == 2 and all(type(s) is int and s >= 1 for s in sides)
 
 
 def _check_sides(config: ModelConfig) -> None:

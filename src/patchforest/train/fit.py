@@ -22,7 +22,7 @@ from patchforest.data.manifest import Prepared, is_prepared
 from patchforest.data.splits import split_cases
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
-from patchforest.models.build import build_model
+from patchforest.models.build import MODELS, build_model, has_fixed_window
 from patchforest.models.bundle import ModelSpec
 from patchforest.train.compat import require_lightning
 from patchforest.train.config import RunConfig, differences, load_config, save_config
@@ -129,7 +129,8 @@ def _check(parts: Parts, config: RunConfig) -> None:
 
 
 def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
-    """The configuration with what follows from the data: classes, channels, and the forest's share in the model.
+    """The configuration with what follows from the data: classes, channels, the forest's share in the model, and the
+    window of one that is made for it.
 
     ``channels`` are those of the images.
 
@@ -146,6 +147,8 @@ def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
         forest = resolved_policy(config)
     if forest is not None:
         model = replace(model, cell=forest.cell)
+    if has_fixed_window(MODELS.get(model.name)):
+        model = replace(model, window=config.data.window_shape)
     try:
         network = build_model(model)
     except (ValueError, TypeError) as error:
