@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from patchforest.models.config import ModelConfig
 from patchforest.models.trunk import normalise
@@ -39,14 +43,15 @@ class SwinUNETR(nn.Module):
 
         if config.features % 12:
             raise ValueError(f"features of swin_unetr must be a multiple of 12; got {config.features}")
-        self.network = Network(
-            config.channels,
-            config.classes,
-            feature_size=config.features,
-            depths=(2, 2, 2, 2),
-            drop_rate=config.dropout,
-            spatial_dims=2,
-        )
+        with _NumbersAreReal():
+            self.network = Network(
+                config.channels,
+                config.classes,
+                feature_size=config.features,
+                depths=(2, 2, 2, 2),
+                drop_rate=config.dropout,
+                spatial_dims=2,
+            )
         start_with_background(self.network.out.conv.conv, config.classes)
 
     def output(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> DenseOutput:
@@ -58,3 +63,13 @@ class SwinUNETR(nn.Module):
     def forward(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> Tensor:
         height, width = image_BCHW.shape[2:]
         return self.output(image_BCHW).raster((height, width))
+
+
+class _NumbersAreReal(TorchFunctionMode):
+    """``linspace`` gives numbers on the meta device too, where MONAI reads its rates of stochastic depth."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        more = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **{**(kwargs or {}), **more})

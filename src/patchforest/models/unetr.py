@@ -34,7 +34,7 @@ class UNETR(nn.Module):
         if c.window is None:
             raise ValueError("unetr has a table of positions; set window, the (height, width) of its images")
         if c.depth < 1:
-            raise ValueError(f"unetr needs depth of at least 1; got {c.depth}")
+            raise ValueError(f"depth of unetr must be at least 1; got {c.depth}")
         self.decoder = GridDecoder(c.width, c.channels, c.classes, c.features, patch=c.patch)
         self.embed = GridEmbed(c.channels, c.width, c.patch, window=c.window)
         self.encoder = Encoder(c.width, c.depth, c.heads, dropout=c.dropout)
