@@ -35,7 +35,7 @@ def test_learns_a_square(rng: np.random.Generator, readout: str) -> None:
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < (0.75 if readout == "pseudo" else 0.6) * losses[0]
     assert all(p.grad is not None for p in model.parameters())
     assert model(image, batch).shape == (2, 1, 64, 64)
 

@@ -55,15 +55,15 @@ def test_settings_that_cannot_work_are_refused_before_the_first_batch(settings: 
 def test_models_of_volumes_build_and_those_of_images_keep_their_weights() -> None:
     for name in VOLUMETRIC:
         build_model(ModelConfig(name=name, width=8, depth=1, heads=2, spatial=3, patch=4, cell=8))
-    state = shf(width=8, depth=1, heads=2, stem=(4,), patch=4).state_dict()
+    state = shf(width=8, depth=1, heads=2, stem=(4, 6), patch=4).state_dict()
     shapes = {
-        "trunk.stem.stages.0.0.0.weight": (4, 3, 3, 3),
-        "trunk.stem.stages.0.0.1.running_mean": (4,),
-        "trunk.stem.stages.0.1.first.0.weight": (4, 4, 3, 3),
-        "trunk.stem.stages.0.1.second.0.weight": (4, 4, 3, 3),
-        "trunk.stem.stages.0.1.second.1.weight": (4,),
+        "trunk.stem.stages.0.0.weight": (4, 3, 3, 3),
+        "trunk.stem.stages.0.1.running_mean": (4,),
+        "trunk.stem.stages.1.0.0.weight": (6, 4, 3, 3),
+        "trunk.stem.stages.1.1.first.0.weight": (6, 6, 3, 3),
+        "trunk.stem.stages.1.1.second.1.weight": (6,),
         "trunk.embed.pixels.weight": (8, 48),
-        "trunk.embed.stem.weight": (8, 16),
+        "trunk.embed.stem.weight": (8, 24),
         "trunk.embed.geometry.0.weight": (8, 50),
         "readout.head.3.weight": (64, 16),
     }

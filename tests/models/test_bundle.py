@@ -76,7 +76,7 @@ def test_broken_folders_end_in_one_line(saved: Path, tmp_path: Path) -> None:
         ({"model": {**raw["model"], "heads": 0}}, "cannot be built"),
         ({"model": {**raw["model"], "width": -8}}, "cannot be built"),
         ({"model": {**raw["model"], "width": 10**12}}, "cannot be built"),
-        ({"format": 99}, "format 1"),
+        ({"format": 99}, "format 2"),
         ({"forest": {"budget": 3, "threshold": 1.0}}, "exactly one"),
     ]:
         config.write_text(json.dumps({**raw, **change}))

@@ -28,7 +28,7 @@ def test_grids_of_the_models() -> None:
     assert output_grid(tiny("shf")) == OutputGrid(q=16, stride=1)
     assert output_grid(tiny("shf", downscale=2)) == OutputGrid(q=16, stride=2)
     assert output_grid(tiny("unet")) == OutputGrid(q=None, stride=1)
-    assert output_grid(tiny("apf_unetr", downscale=2)) == OutputGrid(q=None, stride=4)
+    assert output_grid(tiny("apf_unetr", downscale=2)) == OutputGrid(q=None, stride=2)
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -34,7 +34,7 @@ class APFUNETR(nn.Module):
         self.paint: PaintReadout | None = None
         self.unetr: RasterReadout | PseudoReadout | None = None
         if c.readout == "paint":
-            self.paint = PaintReadout(c.width, c.channels, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
+            self.paint = PaintReadout(c.width, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
         elif c.readout == "raster":
             self.unetr = RasterReadout(
                 c.width, c.channels, c.classes, c.features, cell=c.cell, image_branch=c.image_branch
@@ -46,7 +46,7 @@ class APFUNETR(nn.Module):
         """Logits before painting, for the loss."""
         states, taps, rasters, image = self.trunk(image_BCHW, forest)
         if self.paint is not None:
-            return self.paint(states, forest, image, rasters)
+            return self.paint(states, forest, rasters)
         assert self.unetr is not None
         return self.unetr([states, *taps[1:]], forest, image)
 

@@ -19,7 +19,7 @@ from patchforest.models.build import build_model
 from patchforest.models.config import ModelConfig, VolumeSpec
 from patchforest.values import ForestPolicy
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

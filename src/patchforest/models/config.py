@@ -21,7 +21,7 @@ class ModelConfig:
     readout : of ``apf_unetr``: ``paint`` (leaf states and stem features, light convolutions), ``raster`` (UNETR on
         registered rasters), ``pseudo`` (the papers' √L grid, for comparison); of ``refined``: ``paint`` or ``token``.
     stem : widths of the convolutional stem before gathering, strides 2, 4, ...; empty for none.
-    stride : of the logits of the ``paint`` readout.
+    stride : of the finest features of the ``paint`` readout, which answer on stride × stride values a cell.
     embedding : ``place`` (of a leaf in the image), ``window`` (in what the network sees of it; better where few images
         or volumes teach) or the papers' ``index``.
     max_tokens : length of the ``index`` embedding.
@@ -48,7 +48,7 @@ class ModelConfig:
     q: int | None = None
     readout: str = "paint"
     stem: tuple[int, ...] = (16, 32, 64)
-    stride: int = 2
+    stride: int = 4
     embedding: str = "place"
     max_tokens: int = 4096
     features: int = 16

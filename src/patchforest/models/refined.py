@@ -45,7 +45,7 @@ class Refined(nn.Module):
         self.paint: PaintReadout | None = None
         self.token: TokenReadout | None = None
         if c.readout == "paint":
-            self.paint = PaintReadout(c.width, c.channels, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
+            self.paint = PaintReadout(c.width, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
         else:
             self.token = TokenReadout(c.width, c.classes, c.q or 2 * c.patch)
 
@@ -61,7 +61,7 @@ class Refined(nn.Module):
         states = carried + fresh * ~stays[..., None]
         states = encoder.norm(encoder.part(states, second.valid_BL, self.half))
         if self.paint is not None:
-            return Staged(self.paint(states, second, image, rasters), first)
+            return Staged(self.paint(states, second, rasters), first)
         assert self.token is not None
         return Staged(self.token(states, second), first)
 

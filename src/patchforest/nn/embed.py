@@ -94,10 +94,12 @@ class PatchEmbed(nn.Module):
 
 
 class ConvNormAct(nn.Sequential):
-    """3 × 3 (volumes: 3 × 3 × 3) convolution, batch norm, ReLU."""
+    """3 × 3 (volumes: 3 × 3 × 3) convolution, or one of another odd side; batch norm, ReLU."""
 
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, spatial: int = 2) -> None:
-        super().__init__(*_conv_norm(channels_in, channels_out, stride, spatial), nn.ReLU(inplace=True))
+    def __init__(
+        self, channels_in: int, channels_out: int, *, stride: int = 1, side: int = 3, spatial: int = 2
+    ) -> None:
+        super().__init__(*_conv_norm(channels_in, channels_out, stride, spatial, side), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
@@ -113,14 +115,18 @@ class Residual(nn.Module):
 
 
 class Stem(nn.Module):
-    """Convolutional features before the gather: rasters at strides 2, 4, ..., one per entry of ``widths``."""
+    """Convolutional features before the gather: rasters at strides 2, 4, ..., one per entry of ``widths``.
 
-    def __init__(self, channels: int, widths: tuple[int, ...], *, blocks: int = 1, spatial: int = 2) -> None:
+    A convolution of stride 2 each, and from the second on a residual block: at the first, largest stride a block costs
+    most and teaches least.
+    """
+
+    def __init__(self, channels: int, widths: tuple[int, ...], *, spatial: int = 2) -> None:
         super().__init__()
         stages = []
-        for width in widths:
+        for number, width in enumerate(widths):
             first = ConvNormAct(channels, width, stride=2, spatial=spatial)
-            stages.append(nn.Sequential(first, *[Residual(width, spatial=spatial) for _ in range(blocks)]))
+            stages.append(nn.Sequential(first, Residual(width, spatial=spatial)) if number else first)
             channels = width
         self.stages = nn.ModuleList(stages)
 
@@ -133,9 +139,11 @@ class Stem(nn.Module):
         return out
 
 
-def _conv_norm(channels_in: int, channels_out: int, stride: int, spatial: int) -> tuple[nn.Module, nn.Module]:
+def _conv_norm(
+    channels_in: int, channels_out: int, stride: int, spatial: int, side: int = 3
+) -> tuple[nn.Module, nn.Module]:
     if spatial == 2:
-        conv: nn.Module = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        conv: nn.Module = nn.Conv2d(channels_in, channels_out, side, stride, side // 2, bias=False)
         return conv, nn.BatchNorm2d(channels_out, momentum=0.05)
-    conv = nn.Conv3d(channels_in, channels_out, 3, stride, 1, bias=False)
+    conv = nn.Conv3d(channels_in, channels_out, side, stride, side // 2, bias=False)
     return conv, nn.BatchNorm3d(channels_out, momentum=0.05)
