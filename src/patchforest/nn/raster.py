@@ -175,10 +175,10 @@ def gather_batch(image_BCHW: Tensor, forest: ForestBatch, patch: int) -> Tensor:
         if big % small or (big // small) & (big // small - 1):
             raise ValueError(f"patch must be every leaf side times or by a power of two; got {patch} for side {size}")
     out = image_BCHW.new_zeros((batch, length, image_BCHW.shape[1]) + (patch,) * n)
-    edged, factor = F.pad(image_BCHW, (0, 1) * n, mode="replicate"), 1
+    edged, factor = image_BCHW, 1  # its last pixels stand for what lies beyond
     for size, b, leaf in forest.by_size:
         while factor < size // patch:
-            edged, factor = _average(edged, n), factor * 2
+            edged, factor = (_average(edged, n) if factor > 1 else _first_average(edged, n)), factor * 2
         step, repeat = max(size // patch, 1), max(patch // size, 1)
         steps = torch.arange(patch, device=image_BCHW.device) // repeat
         index: list[Tensor | slice] = [b.view(-1, *[1] * n), slice(None)]
@@ -188,6 +188,15 @@ def gather_batch(image_BCHW: Tensor, forest: ForestBatch, patch: int) -> Tensor:
         blocks = edged[tuple(index)]  # advanced indices around a slice: (N, p, p, C)
         out[b, leaf] = blocks.movedim(-1, 1).to(out.dtype)
     return out
+
+
+def _first_average(image: Tensor, n: int) -> Tensor:
+    """``_average`` of an image whose edge pixels are repeated behind it; of even sides without copying it."""
+    if n != 2 or image.shape[2] % 2 or image.shape[3] % 2:
+        return _average(F.pad(image, (0, 1) * n, mode="replicate"), n)
+    right, below = image[..., -1:], image[..., -1:, :]
+    last = torch.cat([F.avg_pool2d(below, (1, 2)), below[..., -1:]], 3)
+    return torch.cat([torch.cat([F.avg_pool2d(image, 2), F.avg_pool2d(right, (2, 1))], 3), last], 2)
 
 
 def _average(edged: Tensor, n: int) -> Tensor:
