@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def test_no_example_is_forgotten() -> None:
-    assert sorted(p.name for p in EXAMPLES.glob("*.py")) == ["journey.py"]
+    assert sorted(p.name for p in EXAMPLES.glob("*.py")) == ["cut_image.py", "journey.py"]
 
 
 @pytest.mark.parametrize("budget", [300])
@@ -27,3 +27,12 @@ def test_journey_draws_its_five_panels(tmp_path: Path, budget: int) -> None:
     assert "label ceiling" in done.stdout
     panel, gap = 400, 12
     assert open_image(picture).shape == (panel, 5 * panel + 4 * gap, 3)
+
+
+def test_an_image_is_cut_without_a_pixel_left_out(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "cut_image.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "train_1, train_2, validation" in done.stdout
+    parts = [open_image(tmp_path / "cut" / "images" / f"{n}.png").shape for n in ("train_1", "train_2", "validation")]
+    assert [shape[:2] for shape in parts] == [(64, 192), (64, 192), (128, 192)]

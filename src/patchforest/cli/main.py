@@ -13,7 +13,20 @@ from typing import Annotated, Any
 import typer
 
 from patchforest import __version__
-from patchforest.cli import boundary, components, demo, doctor, evaluate, forest, predict, prepare, train, verify, view
+from patchforest.cli import (
+    bench,
+    boundary,
+    components,
+    demo,
+    doctor,
+    evaluate,
+    forest,
+    predict,
+    prepare,
+    train,
+    verify,
+    view,
+)
 from patchforest.cli.terminal import Terminal
 
 _ANYWHERE = ("--debug", "--quiet")  # accepted before and after the verb
@@ -37,6 +50,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "predict": predict.command,
     "evaluate": evaluate.command,
     "components": components.command,
+    "bench": bench.command,
     "view": view.command,
     "doctor": doctor.command,
 }

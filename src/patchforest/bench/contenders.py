@@ -1,0 +1,61 @@
+"""Who competes: every contender as settings of a recipe that it changes, and nothing else about it differs."""
+
+from __future__ import annotations
+
+from patchforest.train.config import RunConfig
+
+LARGEST = 512
+"""U-Nets train on windows of the recipe's extent, but of no more pixels a side than this."""
+
+PAPER = ("model.width=768", "model.depth=12", "model.heads=12")
+"""ViT-B, of the full form."""
+
+
+def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[str, ...]]:
+    """Changes of a recipe for every contender, by the name users know it by.
+
+    The recipe itself is the adaptive contender, APF-UNETR. Models on pixels see the window of the recipe at its
+    down-scaling, U-Nets also at others. ``full`` gives all of them the sizes of their papers.
+    """
+    side = equal_side(recipe)
+    vit = PAPER if full else ()
+    features = {"unetr": 16, "transunet": 64 if full else 16, "swin_unetr": 48 if full else 12}
+    return {
+        "U-Net 1x": _unet(recipe, 1, full),
+        "U-Net 2x": _unet(recipe, 2, full),
+        "U-Net 4x": _unet(recipe, 4, full),
+        "UNETR": (*vit, "model.name=unetr", "model.patch=16", f"model.features={features['unetr']}"),
+        "TransUNet": (*vit, "model.name=transunet", f"model.features={features['transunet']}"),
+        "Swin UNETR": ("model.name=swin_unetr", f"model.features={features['swin_unetr']}"),
+        "APF-UNETR": vit,
+        "APF-UNETR, uniform grid": (*vit, f"forest.uniform={side}"),
+        "SHF": (*vit, "model.name=shf"),
+        "refined": (*vit, "model.name=refined"),
+    }
+
+
+def equal_side(recipe: RunConfig) -> int:
+    """Side of the leaves of a uniform grid that has as many tokens as the recipe's forest, or the next fewer.
+
+    Raises
+    ------
+    ValueError : the recipe has no forest of a given budget.
+    """
+    if recipe.forest is None or recipe.forest.budget is None:
+        raise ValueError("the recipe must have a forest with a budget of tokens; set forest.budget")
+    height, width = recipe.data.window_shape
+    side = recipe.forest.cell
+    while -(-height // side) * -(-width // side) > recipe.forest.budget:
+        side *= 2
+    return side
+
+
+def _unet(recipe: RunConfig, downscale: int, full: bool) -> tuple[str, ...]:
+    height, width = (min(s * recipe.data.downscale // downscale, LARGEST) for s in recipe.data.window_shape)
+    return (
+        "model.name=unet",
+        f"model.width={64 if full else 16}",
+        "model.depth=4",
+        f"data.downscale={downscale}",
+        f"data.window={height if height == width else [height, width]}",
+    )

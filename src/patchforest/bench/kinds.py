@@ -1,0 +1,10 @@
+"""The kinds of bench by name: to add one, write its file and add a line here."""
+
+from __future__ import annotations
+
+from patchforest.bench import quality
+from patchforest.bench.kind import Kind
+
+KINDS: dict[str, Kind] = {
+    "quality": quality.KIND,
+}

@@ -1,0 +1,123 @@
+"""Same cost, better quality (the papers' Table III): Dice on full-size images after the same training budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from patchforest.bench.contender import Contender
+from patchforest.bench.kind import Kind
+from patchforest.bench.note import Note, NoteTable, mean_of, mean_sd
+from patchforest.bench.plot import dot_chart
+from patchforest.bench.run import Row
+from patchforest.bench.settings import Settings
+from patchforest.bench.training import chosen, read_rates, train_and_score, trained
+from patchforest.bench.tune import tune
+
+MINUTES = 2.0
+SETS = ("glas", "glomeruli", "hrf", "idrid", "landslide", "monuseg", "swiss_drone")
+HEADER = (
+    "contender", "Dice", "each seed", "boundary F", "ceiling", "tokens", "s/image", "peak MiB", "parameters", "steps",
+    "lr",
+)  # fmt: skip
+
+
+def plan(settings: Settings) -> list[Contender]:
+    """Seed by seed and set by set, so that whatever is finished when a bench is stopped can be compared."""
+    return planned("quality", settings)
+
+
+def planned(kind: str, settings: Settings) -> list[Contender]:
+    """The contenders of every set and seed, with the learning rates that were tuned."""
+    rates, every = read_rates(settings.out), []
+    for seed in settings.seeds:
+        for name in settings.sets:
+            for model, changes in chosen(settings, name).items():
+                rate = rates.get(name, {}).get(model)
+                tuned = () if rate is None else (f"train.lr={rate}",)
+                last = ("train.validate_cases=0", "train.validate_every=1.0")
+                changes = (*changes, settings.budget(MINUTES), *last, *tuned)
+                every.append(trained(kind, name, model, changes, seed, settings))
+    return every
+
+
+def note(rows: Sequence[Row], settings: Settings) -> Note:
+    """A table and a picture for every set."""
+    budget = settings.budget(MINUTES).removeprefix("train.max_").replace("=", ": ").replace("_", " ")
+    rates = read_rates(settings.out)
+    lines = (
+        f"Every contender trains for the same budget ({budget}; data pipeline and forests count, validation does not) "
+        "from one recipe a set, of which it changes nothing but its model and, for U-Nets, the scale and window.",
+        "Full-size masks of the last weights: nothing was chosen on the validation images. Dice: mean ± sd over seeds "
+        "of the mean over images and classes. Boundary F: at 2 pixels. Ceiling: best Dice that forest and output grid "
+        "allow. Tokens and seconds: of prediction, an image, from pixels to mask. Peak: memory of training and "
+        "prediction.",
+        "Learning rates: " + ("tuned, see learning_rates.json." if rates else "the recipe's for all, not tuned."),
+    )
+    names = list(dict.fromkeys(r.contender.set for r in rows))
+    return Note(
+        title="Same cost, better quality",
+        lines=lines,
+        tables=tuple(_table(name, [r for r in rows if r.contender.set == name]) for name in names),
+        charts={name: _chart(name, [r for r in rows if r.contender.set == name]) for name in names},
+        numbers=[plain(row) for row in rows],
+    )
+
+
+def by_contender(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows by the contender's name, in their order; each list by seed."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda r: r.contender.seed):
+        found.setdefault(row.contender.name, []).append(row)
+    return {name: found[name] for name in dict.fromkeys(r.contender.name for r in rows)}
+
+
+def plain(row: Row) -> dict[str, Any]:
+    """A row for the JSON file, without the places of one machine."""
+    c = row.contender
+    return {"set": c.set, "contender": c.name, "seed": c.seed, "changes": list(c.changes), **row.result}
+
+
+def _table(name: str, rows: Sequence[Row]) -> NoteTable:
+    cases = len(rows[0].result["per_case"])
+    lines = []
+    for model, mine in by_contender(rows).items():
+        got = {key: [r.result[key] for r in mine] for key in mine[0].result}
+        lines.append(
+            (
+                model,
+                mean_sd(got["Dice"]),
+                " ".join(f"{v:.3f}" for v in got["Dice"]),
+                mean_of(got["BoundaryF2"], 3),
+                mean_of(got["ceiling"], 3),
+                mean_of(got["tokens"], 0) if any(got["tokens"]) else "–",
+                mean_of(got["seconds"]),
+                f"{max(got['peak_mib']):,.0f}",
+                f"{got['parameters'][0] / 1e6:.2f} M",
+                mean_of(got["steps"], 0),
+                " ".join(dict.fromkeys(f"{v:g}" for v in got["lr"])),
+            )
+        )
+    return NoteTable(f"{name} ({cases} validation images)", HEADER, tuple(lines))
+
+
+def _chart(name: str, rows: Sequence[Row]) -> str:
+    dice = {model: [r.result["Dice"] for r in mine] for model, mine in by_contender(rows).items()}
+    best = sorted(dice, key=lambda model: -float(np.mean(dice[model])))
+    return dot_chart(f"{name}: Dice of every seed", {m: dice[m] for m in best}, x_label="Dice")
+
+
+KIND = Kind(
+    title="same cost, better quality: Dice after the same training budget",
+    options=(
+        "sets", "contenders", "seeds", "cpu_minutes", "minutes", "steps", "recipes", "rates", "tune", "full", "changes",
+    ),
+    plan=plan,
+    work=train_and_score,
+    note=note,
+    tune=partial(tune, "quality"),
+    sets=SETS,
+)  # fmt: skip
