@@ -15,9 +15,13 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
     """Changes of a recipe for every contender, by the name users know it by.
 
     The recipe itself is the adaptive contender, APF-UNETR. Models on pixels see the window of the recipe at its
-    down-scaling, U-Nets also at others. ``full`` gives all of them the sizes of their papers.
+    down-scaling, U-Nets also at others. SHF, whose mask comes from its tokens alone and whose step is the cheapest, has
+    twice as many of them. ``full`` gives all of them the sizes of their papers.
     """
     side = equal_side(recipe)
+    assert recipe.forest is not None
+    assert recipe.forest.budget is not None
+    budget = recipe.forest.budget
     vit = PAPER if full else ()
     features = {"unetr": 16, "transunet": 64 if full else 16, "swin_unetr": 48 if full else 12}
     return {
@@ -29,7 +33,7 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
         "Swin UNETR": ("model.name=swin_unetr", f"model.features={features['swin_unetr']}"),
         "APF-UNETR": vit,
         "APF-UNETR, uniform grid": (*vit, f"forest.uniform={side}"),
-        "SHF": (*vit, "model.name=shf"),
+        "SHF": (*vit, "model.name=shf", f"forest.budget={2 * budget}"),
         "refined": (*vit, "model.name=refined"),
     }
 
