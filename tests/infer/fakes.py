@@ -34,6 +34,20 @@ class Bright(nn.Module):
         return (image[:, :1] - 0.5) * self.gain
 
 
+class FixedWindow(Bright):
+    """``Bright`` that wants windows of the training size; remembers the shapes it was shown."""
+
+    fixed_window = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def forward(self, image: Tensor, forest: ForestBatch | None) -> Tensor:
+        self.shapes.add(tuple(image.shape[2:]))
+        return super().forward(image, forest)
+
+
 class Constant(nn.Module):
     """The same logits everywhere."""
 
@@ -50,7 +64,7 @@ class Constant(nn.Module):
 def fake(
     network: nn.Module,
     *,
-    window: int = 64,
+    window: int | tuple[int, int] = 64,
     downscale: int = 1,
     forest: bool = False,
     classes: int = 2,

@@ -16,7 +16,7 @@ from patchforest.io.write import write_image
 from patchforest.models.bundle import save_model
 from patchforest.tree.forest import FlatGround
 from patchforest.values import Array
-from tests.infer.fakes import Bright, Constant, fake, tiny
+from tests.infer.fakes import Bright, Constant, FixedWindow, fake, tiny
 
 
 def scene(shape: tuple[int, int], seed: int = 0) -> tuple[Array, Array]:
@@ -56,6 +56,24 @@ def test_a_pixelwise_model_finds_exactly_what_is_there(options: dict, forest: bo
     for shape in ((64, 64), (70, 131), (33, 200)):
         image, mask = scene(shape)
         assert np.array_equal(predict(fake(Bright(), forest=forest), image, **options).mask, mask)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (20, 30), (1, 1), (40, 200), (49, 64), (150, 130)])
+@pytest.mark.parametrize("options", [{}, {"flips": True}])
+def test_a_fixed_window_is_all_that_its_network_sees(shape: tuple[int, int], options: dict) -> None:
+    network = FixedWindow()
+    image, mask = scene(shape)
+    result = predict(fake(network, window=(48, 64)), image, **options)
+    assert network.shapes == {(48, 64)}
+    assert np.array_equal(result.mask, mask)
+
+
+def test_windows_other_than_its_own_are_for_those_who_ask() -> None:
+    network = FixedWindow()
+    image, mask = scene((150, 130))
+    assert np.array_equal(predict(fake(network), image, window="whole").mask, mask)
+    assert network.shapes == {(150, 130)}
+    assert predict(fake(network), image, window=70).windows[0][0].shape == (70, 70)
 
 
 def test_windows_equal_the_whole_for_a_pixelwise_model() -> None:

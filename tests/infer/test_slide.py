@@ -17,7 +17,7 @@ from patchforest.io.array import ArraySource
 from patchforest.io.scale import Scale, at_scale
 from patchforest.models.bundle import Bundle
 from patchforest.values import Array
-from tests.infer.fakes import Bright, Constant, fake, tiny
+from tests.infer.fakes import Bright, Constant, FixedWindow, fake, tiny
 from tests.infer.test_predict import scene
 
 
@@ -151,6 +151,17 @@ def test_memory_decides_between_the_whole_and_windows() -> None:
     with pytest.raises(InputError, match=r"big\.svs: needs about .* MB at a time.*--memory"):
         plan_grid((50_000, 4_000_000), "auto", 512, 1, memory=1 << 30, path="big.svs")
     assert held_bytes(cover((65536, 65536), "auto", 512), 1) < 2 << 30
+
+
+def test_a_fixed_window_is_all_that_its_network_sees(tmp_path: Path) -> None:
+    frame = (1000, 1000)
+    assert plan_grid(frame, "auto", 256, 1, fixed=True).side == (256, 256)
+    assert plan_grid(frame, "auto", (128, 2000), 1, fixed=True).side == (128, 1000)
+    assert plan_grid(frame, "whole", 256, 1, fixed=True).side == frame
+    network = FixedWindow()
+    image = np.random.default_rng(0).integers(0, 256, (30, 150, 3), dtype=np.uint8)
+    predict_slide(fake(network, window=48), ArraySource(image), tmp_path / "parts")
+    assert network.shapes == {(48, 48)}
 
 
 class WithScale(ArraySource):

@@ -20,6 +20,7 @@ from patchforest.models.bundle import Bundle, ModelSpec
 from patchforest.models.config import ModelConfig, VolumeSpec
 from patchforest.nn.raster import ForestBatch
 from patchforest.values import Array, ForestPolicy
+from tests.infer.fakes import FixedWindow
 
 
 class Bright(nn.Module):
@@ -177,6 +178,14 @@ def test_slices_are_predicted_as_images_and_put_together(axis: int) -> None:
         np.testing.assert_allclose(result.probability.take(k, axis + 1), alone.probability, atol=1e-6)
     assert result.windows == ()
     assert result.tokens > 0
+
+
+def test_slices_too_are_seen_in_the_fixed_window_of_a_network() -> None:
+    network = FixedWindow()
+    volume, mask = scene((5, 40, 12))
+    bundle = fake(network, spatial=2)
+    assert np.array_equal(predict_volume(bundle, volume, grid=VolumeSpec(axes=(0, 1))).mask, mask)
+    assert network.shapes == {(16, 16)}
 
 
 def test_axes_are_averaged() -> None:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from patchforest.models.build import MODELS, VOLUMETRIC, apf_unetr, apf_vit, build_model, has_fixed_window, shf
+from patchforest.models.build import (
+    MODELS,
+    VOLUMETRIC,
+    apf_unetr,
+    apf_vit,
+    build_model,
+    gives_classes,
+    has_fixed_window,
+    shf,
+)
 from patchforest.models.config import ModelConfig
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "swin_unetr"])  # needs an extra; see its own tests
 def test_every_name_builds(name: str) -> None:
     model = build_model(ModelConfig(name=name, width=8, depth=2, heads=2, window=(64, 48)))
-    assert model.needs_forest == (name not in ("unet", "unetr", "transunet"))
-    assert has_fixed_window(model) == has_fixed_window(MODELS[name]) == (name in ("unetr", "transunet"))
+    assert model.needs_forest == (name not in ("unet", "unetr", "transunet", "vit", "hipt"))
+    assert has_fixed_window(model) == has_fixed_window(MODELS[name]) == (name in ("unetr", "transunet", "vit"))
+    assert gives_classes(model) == gives_classes(MODELS[name]) == (name in ("apf_vit", "vit", "hipt"))
+    assert hasattr(model, "output") != gives_classes(model)
 
 
 def test_named_functions_take_the_fields() -> None:

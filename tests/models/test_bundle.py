@@ -47,6 +47,30 @@ def test_round_trip(saved: Path, rng: np.random.Generator) -> None:
     assert torch.equal(bundle.network(image, batch), original(image, batch))
 
 
+def test_the_window_of_a_table_of_positions_is_kept_and_checked(tmp_path: Path) -> None:
+    config = ModelConfig(name="unetr", width=8, depth=1, heads=2, features=4, window=(40, 64))
+    spec = ModelSpec(model=config, forest=None, classes=("background", "vessel"), window=(40, 64))
+    original, image = build_model(config).eval(), torch.rand(1, 3, 40, 64)
+    save_model(tmp_path, original, spec)
+    bundle = load_model(tmp_path)
+    assert bundle.spec == spec
+    assert torch.equal(bundle.network(image), original(image))
+    raw = json.loads((tmp_path / "config.json").read_text())
+    for window, match in (
+        ([40], "window must be"),
+        ([40, 0], "window must be"),
+        ([40, 64.5], "window must be"),
+        ("wide", "window must be"),
+        (40, "window must be"),
+        (None, "set window"),
+        ([64, 64], r"embed\.table is"),
+        ([10**9, 10**9], "cannot be built|do not fit"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**raw, "model": {**raw["model"], "window": window}}))
+        with pytest.raises(InputError, match=match):
+            load_model(tmp_path)
+
+
 def test_broken_folders_end_in_one_line(saved: Path, tmp_path: Path) -> None:
     weights, config = saved / "best" / "model.safetensors", saved / "best" / "config.json"
     good_weights, good_config = weights.read_bytes(), config.read_text()

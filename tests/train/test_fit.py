@@ -197,7 +197,15 @@ def test_a_time_budget_ends_with_the_time_and_a_learning_rate_of_zero(data: Path
     assert float(rows[-1]["lr"]) < 0.1 * max(float(r["lr"]) for r in rows)
 
 
-@pytest.mark.parametrize("change", [{"name": "unet", "width": 4, "depth": 2}, {"name": "apf_unetr"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "unet", "width": 4, "depth": 2},
+        {"name": "apf_unetr"},
+        {"name": "unetr", "patch": 4, "features": 4},
+        {"name": "transunet", "features": 4},
+    ],
+)
 def test_other_models_and_more_classes(change: dict, tmp_path: Path) -> None:
     data = make_data(tmp_path / "data", classes=3)
     raw = settings(max_steps=3, precision="bf16")
@@ -206,7 +214,8 @@ def test_other_models_and_more_classes(change: dict, tmp_path: Path) -> None:
     run = fit(parse_config(raw), data, tmp_path / "run", quiet=True)
     bundle = load_model(run)
     assert (bundle.spec.model.classes, bundle.spec.downscale) == (3, 2)
-    assert (bundle.spec.forest is None) == (change["name"] == "unet")
+    assert (bundle.spec.forest is None) == (change["name"] != "apf_unetr")
+    assert bundle.spec.model.window == ((32, 32) if change["name"] in ("unetr", "transunet") else None)
     assert "dice_two" in metrics(run)[0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from patchforest.models.config import ModelConfig
 from patchforest.models.trunk import normalise
+from patchforest.nn.compat import require
 from patchforest.nn.grid import padded
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import DenseOutput, RasterMask, start_with_background
@@ -36,15 +36,12 @@ class SwinUNETR(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        for package in ("monai", "einops"):
-            if importlib.util.find_spec(package) is None:
-                raise ValueError(f"swin_unetr needs the package {package}; pip install 'patchforest[medical]'")
-        from monai.networks.nets.swin_unetr import SwinUNETR as Network
-
+        require("einops", user="swin_unetr", extra="medical")  # MONAI itself misses it only at the first image
+        module = require("monai.networks.nets.swin_unetr", user="swin_unetr", extra="medical")
         if config.features % 12:
             raise ValueError(f"features of swin_unetr must be a multiple of 12; got {config.features}")
         with _NumbersAreReal():
-            self.network = Network(
+            self.network = module.SwinUNETR(
                 config.channels,
                 config.classes,
                 feature_size=config.features,
