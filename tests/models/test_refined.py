@@ -83,6 +83,17 @@ def test_learns_a_square_and_trains_both_looks(rng: np.random.Generator, readout
 
 
 @pytest.mark.parametrize("readout", ["paint", "token"])
+def test_it_runs_in_bf16(rng: np.random.Generator, readout: str) -> None:
+    model = Refined(replace(SMALL, readout=readout))
+    batch = ForestBatch.stack([random_forest(rng, (64, 64), budget=28)])
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model.output(torch.rand(1, 3, 64, 64), batch)
+        loss = segmentation_loss(output, torch.zeros(1, 64, 64, dtype=torch.long))
+    loss.backward()
+    assert torch.isfinite(output.raster((64, 64))).all()
+
+
+@pytest.mark.parametrize("readout", ["paint", "token"])
 def test_padding_and_batch_mates_have_no_influence(rng: np.random.Generator, readout: str) -> None:
     torch.manual_seed(0)
     model = Refined(replace(SMALL, readout=readout)).eval().double()

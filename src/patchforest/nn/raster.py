@@ -251,9 +251,10 @@ def resample(blocks_NKqq: Tensor, size: int, mode: str, sides: Sequence[int]) ->
             take = torch.arange(side, device=blocks_NKqq.device) // (size // q)
             blocks_NKqq = blocks_NKqq.index_select(axis, take)
         return blocks_NKqq
-    matrix = resample_matrix(q, size, mode, blocks_NKqq.device).to(blocks_NKqq.dtype)
-    for axis, side in enumerate(sides, start=2):
-        blocks_NKqq = torch.tensordot(blocks_NKqq, matrix[:side], dims=([axis], [1])).movedim(-1, axis)
+    matrix = resample_matrix(q, size, mode, blocks_NKqq.device)
+    for axis, side in enumerate(sides, start=2):  # autocast may change the type on the way
+        weights = matrix[:side].to(blocks_NKqq.dtype)
+        blocks_NKqq = torch.tensordot(blocks_NKqq, weights, dims=([axis], [1])).movedim(-1, axis)
     return blocks_NKqq
 
 
