@@ -79,7 +79,8 @@ def refine(first: TokenMask) -> ForestBatch:
     forest = first.forest
     logits = first.logits.float()
     probability = logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
-    mean_BKhw = paint_batch(probability, forest.at_stride(forest.cell), "nearest")
+    with torch.autocast(logits.device.type, enabled=False):
+        mean_BKhw = paint_batch(probability, forest.at_stride(forest.cell), "nearest")
     detail_Bhw = (mean_BKhw * (1 - mean_BKhw)).sum(1)
     detail_Bhw = detail_Bhw.nan_to_num(0.0)
     budgets = forest.valid_BL.sum(1).tolist()

@@ -225,7 +225,7 @@ def paint_batch(values_BLKqq: Tensor, forest: ForestBatch, mode: str = "nearest"
         grid = [2 + 2 * a for a in range(n)]
         tiles = canvas.view(split).permute(0, *grid, 1, *[g + 1 for g in grid])
         at = forest.origin_BLn[b, leaf] // size
-        tiles[(b, *at.unbind(-1))] = blocks
+        tiles[(b, *at.unbind(-1))] = blocks.to(canvas.dtype)
     return crop(canvas, forest.shape)
 
 
