@@ -53,7 +53,7 @@ def test_leaves_go_where_the_answer_is_mixed_or_unsure() -> None:
             logits[0, leaf, 0, :, 3:] = 12.0  # an edge at column 76, in the cells from 72 to 80
         if column > 64:
             logits[0, leaf] = 12.0
-    new = refine(TokenMask(logits, ForestBatch.stack([old]))).unstack()[0]
+    new = refine(TokenMask(logits, ForestBatch.stack([old])), 2).unstack()[0]
     assert len(old) - 3 <= len(new) <= len(old)
     small = new.size == new.size.min()
     assert (abs(new.origin[small][:, 1] + new.size.min() / 2 - 76) <= 16).all()

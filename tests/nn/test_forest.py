@@ -169,6 +169,36 @@ def test_training_steps(rng: np.random.Generator, name: str, device: str) -> Non
     assert losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize("shape", [(96, 128), (70, 50)])
+def test_weighted_levels_equal_the_numpy_builder_on_weighted_pyramids(
+    rng: np.random.Generator, shape: tuple[int, int]
+) -> None:
+    """Whole numbers, so that sums are the same in any order."""
+    cell, root, weights = 8, 32, [1.0, 0.25]
+    rows, columns = (-(-s // cell) for s in shape)
+    for maps in (rng.integers(0, 6, (1, rows, columns)), rng.poisson(rng.choice([0.1, 6.0], (1, rows, columns)))):
+        cells = np.pad(maps[0].astype(np.float64), ((0, -rows % 4), (0, -columns % 4)))
+        sums = [cells.reshape(len(cells) // k, k, -1, k).sum((1, 3)) for k in (1, 2, 4)]
+        pyramid = [
+            (s * w)[: -(-shape[0] // (cell << k)), : -(-shape[1] // (cell << k))]
+            for k, (s, w) in enumerate(zip(sums, [0.0, *weights[::-1]]))
+        ]
+        for budget in (15, 28, 60):
+            expected = build_forest(pyramid, shape=shape, cell=cell, root=root, budget=budget)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                got = build_forest_batch(
+                    torch.from_numpy(maps), shape=shape, cell=cell, root=root, budget=budget, weights=weights
+                )
+            assert_same(got, ForestBatch.stack([expected]))
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.5, 1.0], [1.0, -1.0], [1.0, 1.0, 1.0]])
+def test_weights_that_do_not_fit_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="weights must be 2 numbers"):
+        build_forest_batch(torch.ones(1, 8, 8), shape=(64, 64), root=32, budget=16, weights=weights)
+
+
 def test_works_after_inference_mode() -> None:
     """What is remembered of a size between calls must not be an inference tensor: it would break the next backward."""
     module._grid.cache_clear()

@@ -16,7 +16,7 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
 
     The recipe itself is the adaptive contender, APF-UNETR. Models on pixels see the window of the recipe at its
     down-scaling, U-Nets also at others. SHF, whose mask comes from its tokens alone and whose step is the cheapest, has
-    twice as many of them. ``full`` gives all of them the sizes of their papers.
+    twice as many of them, none shorter than its 16 × 16 answers; ``refined`` is SHF that looks twice. ``full`` gives all of them the sizes of their papers.
     """
     side = equal_side(recipe)
     assert recipe.forest is not None
@@ -24,6 +24,7 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
     budget = recipe.forest.budget
     vit = PAPER if full else ()
     features = {"unetr": 16, "transunet": 64 if full else 16, "swin_unetr": 48 if full else 12}
+    shf = (*vit, "model.patch=8", "forest.cell=16", f"forest.budget={2 * budget}")
     return {
         "U-Net 1x": _unet(recipe, 1, full),
         "U-Net 2x": _unet(recipe, 2, full),
@@ -33,8 +34,8 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
         "Swin UNETR": ("model.name=swin_unetr", f"model.features={features['swin_unetr']}"),
         "APF-UNETR": vit,
         "APF-UNETR, uniform grid": (*vit, f"forest.uniform={side}"),
-        "SHF": (*vit, "model.name=shf", f"forest.budget={2 * budget}"),
-        "refined": (*vit, "model.name=refined"),
+        "SHF": (*shf, "model.name=shf"),
+        "refined": (*shf, "model.name=refined", "model.readout=token"),
     }
 
 

@@ -45,9 +45,11 @@ class Refined(nn.Module):
         self.paint: PaintReadout | None = None
         self.token: TokenReadout | None = None
         if c.readout == "paint":
+            self.q = self.trunk.sub
             self.paint = PaintReadout(c.width, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
         else:
-            self.token = TokenReadout(c.width, c.classes, c.q or 2 * c.patch)
+            self.q = c.q or 2 * c.patch
+            self.token = TokenReadout(c.width, c.classes, self.q)
 
     def output(self, image_BCHW: Tensor, forest: ForestBatch) -> Staged:
         """Logits of both looks, before painting, for the loss."""
@@ -55,7 +57,7 @@ class Refined(nn.Module):
         image, rasters = trunk.see(image_BCHW)
         states = encoder.part(trunk.tokens(image, rasters, forest), forest.valid_BL, 0, self.half)
         first = self.look(states, forest)
-        second = refine(first)
+        second = refine(first, self.q)
         carried, stays = carry(states, forest, second)
         fresh = trunk.tokens(image, rasters, second)
         states = carried + fresh * ~stays[..., None]
@@ -70,19 +72,26 @@ class Refined(nn.Module):
 
 
 @torch.no_grad()
-def refine(first: TokenMask) -> ForestBatch:
+def refine(first: TokenMask, q: int) -> ForestBatch:
     """The forests of as many leaves that are small where a first answer is mixed or unsure.
 
-    The detail of a cell is the variance that its label has by the answer, p (1 − p) of the mean probability p over the
-    cell, summed over the classes: zero where all of it is surely one class.
+    A node's score is what a leaf there may get wrong: the probability that its cells are not what they most likely
+    are, summed, times the side of the blocks that a leaf of q × q answers paints, up to two cells: finer blocks help
+    the more the longer they are, and leaves up to q pixels get nothing wrong (``tree.refine.uncertainty_scores``, of
+    cells in place of blocks).
     """
     forest = first.forest
     logits = first.logits.float()
     probability = logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
     with torch.autocast(logits.device.type, enabled=False):
         mean_BKhw = paint_batch(probability, forest.at_stride(forest.cell), "nearest")
-    detail_Bhw = (mean_BKhw * (1 - mean_BKhw)).sum(1)
-    detail_Bhw = detail_Bhw.nan_to_num(0.0)
+    likeliest_Bhw = mean_BKhw.amax(1)
+    if mean_BKhw.shape[1] == 1:
+        likeliest_Bhw = likeliest_Bhw.maximum(1 - likeliest_Bhw)
+    detail_Bhw = 1 - likeliest_Bhw
+    sides = [forest.root >> level for level in range((forest.root // forest.cell).bit_length() - 1)]
+    weights = [min(1.0, side / q / (2 * forest.cell)) * (side > q) for side in sides]
+    detail_Bhw = detail_Bhw.nan_to_num(0.0).clamp(min=0.0)
     budgets = forest.valid_BL.sum(1).tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # where all is sure, the rest of the leaves split the largest
@@ -93,6 +102,7 @@ def refine(first: TokenMask) -> ForestBatch:
                 cell=forest.cell,
                 root=forest.root,
                 budget=budgets[run.start],
+                weights=weights,
                 place=forest.place_B4[run],
             )
             for run in _runs(budgets)

@@ -32,6 +32,7 @@ def build_forest_batch(
     threshold: float | None = None,
     root: int | None = None,
     max_depth: int | None = None,
+    weights: Sequence[float] | None = None,
     place: Tensor | None = None,
 ) -> ForestBatch:
     """The forests that tile images of ``shape`` exactly once, small where detail is large; padded to the longest.
@@ -44,11 +45,13 @@ def build_forest_batch(
     detail_Bhw : (B, ceil(H/cell), ceil(W/cell)) or, for volumes, one more axis; non-negative and additive, as from
         ``detail_map_batch``. Summed in float64.
     shape, cell, budget, threshold, root, max_depth : see ``tree.forest.build_forest``.
+    weights : of the nodes of every level, roots first, by which their detail is multiplied to be their score: where
+        splitting a large leaf helps more than splitting a small one of the same detail. Never growing; default all 1.
     place : (B, 4), see ``ForestBatch``; default: whole images.
 
     Raises
     ------
-    ValueError : no policy, detail of another shape, negative or not finite, a budget below the number of roots, sides
+    ValueError : no policy, weights of another number or that grow, detail of another shape, negative or not finite, a budget below the number of roots, sides
         that are not cell times a power of two.
 
     Warns
@@ -72,6 +75,8 @@ def build_forest_batch(
         )
     limit = depth if max_depth is None else min(depth, max_depth)
     scores_BN = _scores(detail_Bhw, grid)
+    if weights is not None:
+        scores_BN = scores_BN * _level_weights(weights, grid)
     allowed_BN = grid.exists_N & (grid.level_N < limit)
     if threshold is not None:
         allowed_BN = allowed_BN & (scores_BN > threshold)
@@ -198,6 +203,14 @@ def _scores(detail_Bhw: Tensor, grid: _Grid) -> Tensor:
             level = level[:, :, 0] + level[:, :, 1]
         levels.append(level)
     return torch.cat(levels[::-1], 1)
+
+
+def _level_weights(weights: Sequence[float], grid: _Grid) -> Tensor:
+    """(N,) float64 of every node above the cells; ValueError where they would let a node outscore its parent."""
+    given = [float(w) for w in weights]
+    if len(given) != grid.depth or min(given, default=0.0) < 0 or sorted(given, reverse=True) != given:
+        raise ValueError(f"weights must be {grid.depth} numbers from 0 on, none above the one before; got {given}")
+    return torch.tensor(given, dtype=torch.float64, device=grid.level_N.device)[grid.level_N]
 
 
 def _longest_prefix(scores_BN: Tensor, allowed_BN: Tensor, grid: _Grid, budget: int) -> tuple[Tensor, Tensor]:
