@@ -51,8 +51,8 @@ def build_forest_batch(
 
     Raises
     ------
-    ValueError : no policy, weights of another number or that grow, detail of another shape, negative or not finite, a budget below the number of roots, sides
-        that are not cell times a power of two.
+    ValueError : no policy, weights of another number or that grow, detail of another shape, negative or not finite, a
+        budget below the number of roots, sides that are not cell times a power of two.
 
     Warns
     -----
