@@ -25,7 +25,7 @@ _LABEL_SUFFIXES = (*SUFFIXES, *POLYGONS)
 LAYOUTS = ("paired", "nnunet", "csv")
 _LABEL_FOLDERS = ("masks", "labels")
 _MANIFESTS = ("manifest.csv", "dataset.csv", "cases.csv")
-_ID_COLUMNS = ("id", "case", "case_id", "name", "image", "image_id", "image_name", "file", "filename", "stem")
+ID_COLUMNS = ("id", "case", "case_id", "name", "image", "image_id", "image_name", "file", "filename", "stem")
 _GROUP_COLUMNS = (
     "group", "patient", "patient_id", "patient id", "subject", "subject_id", "slide", "slide_id", "specimen",
 )  # fmt: skip
@@ -113,7 +113,7 @@ def select_cases(cases: Sequence[Case], list_path: str | Path) -> tuple[Case, ..
     known = {c.id: c for c in cases}
     lines = (line.strip() for line in read_text(Path(list_path)).splitlines())
     ids = [line for line in lines if line and not line.startswith("#")]
-    ids = [i if i in known else _stem(i) for i in ids]
+    ids = [i if i in known else bare_id(i) for i in ids]
     if not ids:
         raise InputError(list_path, "names no cases", "write one id a line, e.g. " + next(iter(known), "case_001"))
     unknown = [i for i in ids if i not in known]
@@ -135,11 +135,11 @@ def read_groups(path: str | Path, cases: Sequence[Case]) -> tuple[Case, ...]:
     columns = _group_columns(rows)
     if columns is None:
         what = f"has the columns {some(rows[0]) if rows else 'none'}"
-        hint = f"name one column of {some(_ID_COLUMNS[:4])} and one of {some(_GROUP_COLUMNS[:3])}"
+        hint = f"name one column of {some(ID_COLUMNS[:4])} and one of {some(_GROUP_COLUMNS[:3])}"
         raise InputError(table, what, hint)
     groups: dict[str, str] = {}
     for row in rows:
-        key, group = _stem(row[columns[0]]), row[columns[1]]
+        key, group = bare_id(row[columns[0]]), row[columns[1]]
         if groups.setdefault(key, group) != group:
             raise InputError(table, f"puts {key} into two groups, {groups[key]} and {group}", "keep one row a case")
     missing = [c.id for c in cases if not groups.get(c.id)]
@@ -289,7 +289,7 @@ def _with_found_groups(found: CaseList) -> CaseList:
     for table in sorted(p for p in found.root.glob("*.csv") if not p.name.startswith(".")):
         rows = read_csv(table)
         columns = _group_columns(rows)
-        if columns is not None and {c.id for c in found.cases} & {_stem(r[columns[0]]) for r in rows}:
+        if columns is not None and {c.id for c in found.cases} & {bare_id(r[columns[0]]) for r in rows}:
             return replace(found, cases=read_groups(table, found.cases))
     return found
 
@@ -297,12 +297,12 @@ def _with_found_groups(found: CaseList) -> CaseList:
 def _group_columns(rows: list[dict[str, str]]) -> tuple[str, str] | None:
     """(id column, group column) by the usual names, or None."""
     columns = rows[0] if rows else {}
-    identity = next((c for c in _ID_COLUMNS if c in columns), None)
+    identity = next((c for c in ID_COLUMNS if c in columns), None)
     group = next((c for c in _GROUP_COLUMNS if c in columns), None)
     return (identity, group) if identity and group else None
 
 
-def _stem(name: str) -> str:
+def bare_id(name: str) -> str:
     """An id as a table may write it: without the suffix of an image file and without a leading ``images/``."""
     name = name.replace("\\", "/").removeprefix("images/")
     path = PurePosixPath(name)

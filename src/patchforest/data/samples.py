@@ -44,7 +44,7 @@ class Sample:
     Attributes
     ----------
     image : (C, h, w) float32 in [0, 1].
-    label : (h, w) int16 class numbers; -1 = ignore.
+    label : (h, w) int16 class numbers; -1 = ignore. Without axes where the image has one class; see ``data.images``.
     forest : cut from this window, its lengths in pixels of the window; None without a policy.
     id : of the case.
     origin : (row, column) of the window's corner in the (down-scaled) image, before any augmentation.
@@ -68,7 +68,7 @@ class Batch:
     Attributes
     ----------
     image : (B, C, H, W) float32 in [0, 1].
-    label : (B, H, W) int64; -1 = ignore.
+    label : (B, H, W) int64; -1 = ignore. (B,) where each image has one class.
     forests : one a sample, or None.
     place : (B, 4) float32, row and column of the window's corner, height and width of its image, in pixels.
     ids : of the cases.
@@ -197,7 +197,7 @@ class WindowSamples(Dataset[Sample]):
             raise IndexError(f"sample {index} of {self.samples_per_epoch}")
         epoch = int(self._epoch)
         rng = np.random.default_rng([self.seed, epoch, index])
-        number = self._case_number(epoch, index)
+        number = case_number(self.seed, epoch, index, len(self.cases))
         held = self._load(number)
         frame = held.picture.shape
         origin = self._origin(held, rng)
@@ -209,12 +209,6 @@ class WindowSamples(Dataset[Sample]):
                 forest = cut_forest(image, self.policy, rng=rng if self.policy.fresh else None)
         pixels = np.ascontiguousarray(unit_range(image).transpose(2, 0, 1))
         return Sample(pixels, label, forest, self.cases[number].id, origin, (int(frame[0]), int(frame[1])))
-
-    def _case_number(self, epoch: int, index: int) -> int:
-        """Every case once in random order, then again in another: so equally often."""
-        round_, position = divmod(index, len(self.cases))
-        order = np.random.default_rng([self.seed, epoch, round_, 1]).permutation(len(self.cases))
-        return int(order[position])
 
     def _load(self, number: int) -> _Held:
         if number in self._held:
@@ -284,6 +278,12 @@ class WindowSamples(Dataset[Sample]):
         if self.augment is None:
             return image, label
         return augment(image, label, rng, self.augment, size=self.window)
+
+
+def case_number(seed: int, epoch: int, index: int, count: int) -> int:
+    """Which of ``count`` cases a sample shows: each once in random order, then again in another, so equally often."""
+    round_, position = divmod(index, count)
+    return int(np.random.default_rng([seed, epoch, round_, 1]).permutation(count)[position])
 
 
 def _shrunk(image: Array) -> Array:

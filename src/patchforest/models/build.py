@@ -8,19 +8,24 @@ from dataclasses import replace
 from torch import nn
 
 from patchforest.models.apf import APFUNETR, APFViT
+from patchforest.models.backbone import resolve_backbone
 from patchforest.models.config import ModelConfig
+from patchforest.models.hipt import HIPT
 from patchforest.models.refined import Refined
 from patchforest.models.shf import SHF
 from patchforest.models.swin_unetr import SwinUNETR
 from patchforest.models.transunet import TransUNet
 from patchforest.models.unet import UNet
 from patchforest.models.unetr import UNETR
+from patchforest.models.vit import ViT
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "apf_unetr": APFUNETR,
     "shf": SHF,
     "refined": Refined,
     "apf_vit": APFViT,
+    "vit": ViT,
+    "hipt": HIPT,
     "unet": UNet,
     "unetr": UNETR,
     "transunet": TransUNet,
@@ -28,13 +33,19 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 }
 VOLUMETRIC = ("shf", "apf_vit")
 """Models that read octrees of volumes as well."""
+BACKED = ("apf_unetr", "shf", "apf_vit")
+"""Models whose transformer may be a foreign one."""
 
 
 def build_model(config: ModelConfig) -> nn.Module:
     """The freshly initialised network of a configuration; ValueError for an unknown name or settings that clash."""
     if config.name not in MODELS:
         raise ValueError(f"unknown model {config.name!r}; there are {', '.join(MODELS)}")
-    for name in ("channels", "classes", "width", "heads", "patch", "cell", "features", "stride", "downscale"):
+    if config.backbone is not None and config.name not in BACKED:
+        raise ValueError(f"{config.name} has no place for a backbone; {', '.join(BACKED)} have")
+    config = resolve_backbone(config)
+    sides = ("patch", "cell", "features", "stride", "downscale", "crop", "region")
+    for name in ("channels", "classes", "width", "heads", *sides):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")
     if config.depth < 0 or min(config.stem, default=1) < 1:
@@ -49,6 +60,11 @@ def build_model(config: ModelConfig) -> nn.Module:
     if getattr(MODELS[config.name], "needs_forest", True):
         _check_sides(config)
     return MODELS[config.name](config)
+
+
+def gives_classes(model: object) -> bool:
+    """Whether a network, or its class, answers with one class an image, where others make masks."""
+    return bool(getattr(model, "classifies", False))
 
 
 def has_fixed_window(model: object) -> bool:

@@ -15,7 +15,7 @@ from torch import nn
 
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_bytes, write_json
-from patchforest.models.build import build_model
+from patchforest.models.build import MODELS, build_model, gives_classes
 from patchforest.models.config import ModelConfig, VolumeSpec
 from patchforest.values import ForestPolicy
 
@@ -30,7 +30,7 @@ class ModelSpec:
     ----------
     model : the network.
     forest : how to cut images for it; None for a model without a forest.
-    classes : class names by number, background first.
+    classes : class names by number, background first; of a model of classes an answer each.
     intensity_window : pixel values that become 0 and 1, or None for the range of the dtype.
     window : side of the square training windows, or their (height, width), in pixels after down-scaling.
     downscale : images are area-averaged by this factor before anything else, and the mask scaled back.
@@ -51,6 +51,16 @@ class ModelSpec:
     tissue: bool = False
     volume: VolumeSpec | None = None
     level: int | None = None
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the model gives one class an image; others make masks."""
+        return gives_classes(MODELS.get(self.model.name))
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the logits: of masks of two classes 1 (the foreground), else one a class."""
+        return 1 if len(self.classes) == 2 and not self.of_images else len(self.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +114,11 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
         ) from None
     network.load_state_dict(state)
     return Bundle(network=network.eval().to(device), spec=spec)
+
+
+def load_spec(folder: str | Path) -> ModelSpec:
+    """The specification of the model saved in ``folder``, without its weights; errors as of ``load_model``."""
+    return _read_spec(_find(Path(folder)) / "config.json")
 
 
 def fingerprint(bundle: Bundle) -> str:
@@ -179,8 +194,7 @@ def _read_spec(path: Path) -> ModelSpec:
 
 def _consistent(spec: ModelSpec) -> ModelSpec:
     """The specification, or ValueError where its parts contradict each other."""
-    outputs = 1 if len(spec.classes) == 2 else len(spec.classes)
-    if spec.model.classes != outputs:
+    if spec.model.classes != spec.outputs:
         raise ValueError(f"{spec.model.classes} outputs for the classes {', '.join(map(str, spec.classes))}")
     if spec.forest is not None and spec.forest.cell != spec.model.cell:
         raise ValueError(f"forest of cell {spec.forest.cell}, model of cell {spec.model.cell}")

@@ -50,7 +50,10 @@ class DataConfig:
     Attributes
     ----------
     layout : ``auto`` or a layout of ``data.layout.find_cases``.
-    classes : names in class-number order, background first; None: the data set's own, or background and foreground.
+    targets : CSV (in the data folder) with the class of each image, for models of classes; None: masks are learned.
+    target : its column of class names.
+    classes : names in class-number order, background first; None: the data set's own, or background and foreground. Of
+        ``targets``: None takes the names in the table, sorted.
     label_map : label value in the file → class number; the key ``other`` stands for every value not named.
     intensity_window : (low, high) in the image's own values for data that is not 8-bit; see ``tree.window``.
     mpp, level : see all images at so many microns per pixel, or at a stored level (0 the largest); one of them, or
@@ -67,6 +70,8 @@ class DataConfig:
     """
 
     layout: str = "auto"
+    targets: str | None = None
+    target: str = "class"
     classes: tuple[str, ...] | None = None
     label_map: dict[int | Literal["other"], int] | None = None
     intensity_window: tuple[float, float] | None = None
@@ -190,6 +195,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.volume is None:
             return
+        if self.data.targets is not None:
+            raise ValueError("data.targets is for images; volumes have no classes of their own yet")
         default = DataConfig()
         for name in ("mpp", "level", "input_mpp", "tissue", "downscale"):
             if getattr(self.data, name) != getattr(default, name):

@@ -11,22 +11,24 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from patchforest.data.layout import Case, CaseList, find_cases
-from patchforest.data.manifest import Prepared, is_prepared
+from patchforest.data.manifest import is_prepared
 from patchforest.data.splits import split_cases
+from patchforest.data.targets import Targets
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
-from patchforest.models.build import MODELS, build_model, has_fixed_window
+from patchforest.models.build import MODELS, build_model, gives_classes, has_fixed_window
 from patchforest.models.bundle import ModelSpec
 from patchforest.train.compat import require_lightning
 from patchforest.train.config import RunConfig, differences, load_config, save_config
-from patchforest.train.inputs import channels_of, check_cases
+from patchforest.train.inputs import channels_of, check_cases, check_images
+from patchforest.train.parts import Parts
 from patchforest.train.prepare import resolved_classes, resolved_policy
 from patchforest.train.progress import Progress
 from patchforest.train.sequences import check_items, open_prepared
@@ -34,22 +36,10 @@ from patchforest.train.volumes import resolved_volume_policy
 
 if TYPE_CHECKING:
     from patchforest.train.recorder import RunFolder
-    from patchforest.train.task import SegmentationTask
-    from patchforest.train.validate import SequenceValidator, Validator
-    from patchforest.train.volumes import VolumeValidator
+    from patchforest.train.task import TrainingTask
 
 PREEMPTED = 75
-ENDLESS = 1 << 62  # a run is one epoch: a window follows from its number in the run alone
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The cases of a run, and the items they were prepared as; ``prepared`` None: their images are read."""
-
-    training: Sequence[Case]
-    validation: Sequence[Case]
-    prepared: Prepared | None = None
 
 
 class Preempted(SystemExit):
@@ -67,7 +57,8 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
 
     Parameters
     ----------
-    data : folder or manifest of images and masks, or a folder that ``patchforest prepare`` made of one.
+    data : folder or manifest of images and masks (or of images alone, with ``data.targets``), or a folder that
+        ``patchforest prepare`` made of one.
     resume : False refuses a folder that holds a run.
     quiet : neither bar nor lines.
 
@@ -83,8 +74,8 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
 
     folder = RunFolder(Path(out))
     prepared = open_prepared(data, config) if is_prepared(data) else None
-    cases = find_cases(Path(data), layout=config.data.layout) if prepared is None else prepared.case_list
-    parts = Parts(*split(cases, config), prepared)
+    cases, targets = _cases(Path(data), config) if prepared is None else (prepared.case_list, None)
+    parts = Parts(*split(cases, config), prepared, targets)
     first = parts.training[0]
     config = resolve(config, cases, prepared.channels if prepared is not None else channels_of(first, config))
     with Progress(Path(out).name, quiet=quiet) as progress, StopRequest().listening() as stop:
@@ -99,6 +90,17 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
             progress.line("stopped; the same command goes on from here")
             raise Preempted
     return folder.root
+
+
+def _cases(data: Path, config: RunConfig) -> tuple[CaseList, Targets | None]:
+    """The cases of a data folder, and their classes where the settings name a table of them."""
+    cases = find_cases(data, layout=config.data.layout, require_labels=config.data.targets is None)
+    if config.data.targets is None:
+        return cases, None
+    from patchforest.train.classify import targets_of
+
+    targets = targets_of(config.data, cases)
+    return replace(cases, classes=targets.classes), targets
 
 
 def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[Case]]:
@@ -121,7 +123,9 @@ def split(cases: CaseList, config: RunConfig) -> tuple[Sequence[Case], Sequence[
 
 def _check(parts: Parts, config: RunConfig) -> None:
     """Look at all that will be read before the first step, so that a fault ends the run now and not in an hour."""
-    if parts.prepared is None:
+    if parts.targets is not None:
+        check_images([*parts.training, *parts.validation], config.model.channels)
+    elif parts.prepared is None:
         check_cases([*parts.training, *parts.validation], config)
     else:
         check_items(parts.prepared, parts.training, "training")
@@ -136,10 +140,11 @@ def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
 
     Raises
     ------
-    InputError : a model that reads a forest without one, or no segmentation model at all.
+    InputError : a model that reads a forest without one, one of masks where classes are learned, or the reverse.
     """
     classes = resolved_classes(config.data, cases.classes)
-    outputs = 1 if len(classes) == 2 else len(classes)
+    of_images = config.data.targets is not None
+    outputs = 1 if len(classes) == 2 and not of_images else len(classes)
     model = replace(config.model, channels=channels, classes=outputs, spatial=2)
     if config.volume is not None and not config.volume.axes:
         model, forest = replace(model, spatial=3), resolved_volume_policy(config, config.volume)
@@ -153,8 +158,13 @@ def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
         network = build_model(model)
     except (ValueError, TypeError) as error:
         raise InputError("configuration", f"model: {error}", "correct that setting") from None
-    if not hasattr(network, "output"):
-        raise InputError("configuration", f"{model.name} makes no masks", "set model.name to a segmentation model")
+    if not of_images and not hasattr(network, "output"):
+        hint = "set model.name to a segmentation model, or data.targets to a table of the images' classes"
+        raise InputError("configuration", f"{model.name} makes no masks", hint)
+    if of_images and not gives_classes(network):
+        known = ", ".join(name for name, kind in MODELS.items() if gives_classes(kind))
+        what = f"data.targets are classes of images, and {model.name} makes masks"
+        raise InputError("configuration", what, f"set model.name to one of {known}")
     if network.needs_forest and forest is None:
         raise InputError("configuration", f"{model.name} reads a forest", "set forest.budget, e.g. forest.budget=1024")
     if not network.needs_forest:
@@ -211,13 +221,14 @@ def _enter(folder: RunFolder, config: RunConfig, parts: Parts, resume: bool) -> 
 def _train(folder: RunFolder, config: RunConfig, parts: Parts, progress: Progress, stop: Any) -> bool:
     """One process's share of a run: whether its budget is spent."""
     from patchforest.train.recorder import Recorder
+    from patchforest.train.work import make_task, make_validator
 
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    task, prepared = _task(config, parts), parts.prepared
+    task, prepared = make_task(config, parts), parts.prepared
     _require_space(folder, task)
     spec = model_spec(config)
-    validator = _validator(config, parts, stop)
+    validator = make_validator(config, spec, parts, stop)
     checkpoint = _checkpoint(folder, progress)
     parameters = sum(p.numel() for p in task.network.parameters())
     if prepared is not None and prepared.num_failed:
@@ -232,69 +243,6 @@ def _train(folder: RunFolder, config: RunConfig, parts: Parts, progress: Progres
         trainer = _trainer(folder, config, recorder)
         trainer.fit(task, ckpt_path=None if checkpoint is None else str(checkpoint))
     return recorder.finished
-
-
-def _validator(config: RunConfig, parts: Parts, stop: Any) -> Validator | SequenceValidator | VolumeValidator:
-    from patchforest.train.validate import SequenceValidator, Validator
-
-    limit, precision = config.train.validate_cases, config.train.precision
-    if parts.prepared is not None:
-        cases = parts.prepared.of(parts.validation)
-        return SequenceValidator(parts.prepared, cases, limit=limit, precision=precision, stop=stop)
-    spec, labels = model_spec(config), config.data.labels
-    if config.volume is not None:
-        from patchforest.train.volumes import VolumeValidator
-
-        return VolumeValidator(parts.validation, spec, labels, limit=limit, precision=precision, stop=stop)
-    return Validator(
-        parts.validation, spec, labels, scale=config.data.scale, limit=limit, precision=precision, stop=stop
-    )
-
-
-def _task(config: RunConfig, parts: Parts) -> SegmentationTask:
-    """The network, freshly initialised by the seed, with its data."""
-    from patchforest.data.samples import WindowSamples
-    from patchforest.data.sequences import SequenceSamples
-    from patchforest.train.task import SegmentationTask
-
-    c = config.data
-    assert c.classes is not None
-    torch.manual_seed(config.train.seed)
-    network = build_model(config.model)
-    if parts.prepared is not None:
-        sequences = SequenceSamples(
-            parts.prepared,
-            parts.prepared.of(parts.training),
-            samples_per_epoch=ENDLESS,
-            seed=config.train.seed,
-            augment=config.augment,
-            cache_bytes=(2 << 30) if c.cache else 0,
-        )
-        return SegmentationTask(network, config.train, sequences)
-    if config.volume is not None:
-        from patchforest.train.volumes import volume_samples
-
-        mirror = config.augment.mirror
-        volumes = volume_samples(config, parts.training, config.volume, samples_per_epoch=ENDLESS, mirror=mirror)
-        return SegmentationTask(network, config.train, volumes)
-    samples = WindowSamples(
-        parts.training,
-        policy=config.forest,
-        window=c.window,
-        samples_per_epoch=ENDLESS,
-        seed=config.train.seed,
-        augment=config.augment,
-        label_map=c.labels,
-        num_classes=len(c.classes),
-        intensity_window=c.intensity_window,
-        downscale=c.downscale,
-        scale=c.scale,
-        tissue=c.tissue,
-        names=c.classes,
-        foreground=c.foreground,
-        cache=c.cache,
-    )
-    return SegmentationTask(network, config.train, samples)
 
 
 def _trainer(folder: RunFolder, config: RunConfig, recorder: Any) -> Any:
@@ -341,7 +289,7 @@ def _checkpoint(folder: RunFolder, progress: Progress) -> Path | None:
     return path
 
 
-def _require_space(folder: RunFolder, task: SegmentationTask) -> None:
+def _require_space(folder: RunFolder, task: TrainingTask) -> None:
     """OSError ENOSPC unless three checkpoints (weights, two moments of AdamW) and two models fit on the disk."""
     weights = sum(p.numel() * p.element_size() for p in task.parameters())
     needed, free = 12 * weights + (1 << 20), shutil.disk_usage(folder.root).free

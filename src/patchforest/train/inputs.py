@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchforest.data.layout import Case
+from patchforest.data.load import require_channels
 from patchforest.data.pictures import check_picture
 from patchforest.errors import InputError
 from patchforest.io.open import open_image
@@ -46,4 +47,17 @@ def check_cases(cases: Sequence[Case], config: RunConfig) -> None:
             faults.append(error)
     if faults:
         first, more = faults[0], f" ({len(faults) - 1} more cases are bad too)" if len(faults) > 1 else ""
+        raise InputError(first.path, first.what, first.hint + more)
+
+
+def check_images(cases: Sequence[Case], channels: int) -> None:
+    """Open every image; InputError for the first bad one, saying how many more there are."""
+    faults = []
+    for case in cases:
+        try:
+            require_channels(open_image(case.image).shape[2], channels, case)
+        except InputError as error:
+            faults.append(error)
+    if faults:
+        first, more = faults[0], f" ({len(faults) - 1} more images are bad too)" if len(faults) > 1 else ""
         raise InputError(first.path, first.what, first.hint + more)

@@ -5,24 +5,50 @@ from __future__ import annotations
 import csv
 import io
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import lightning.pytorch as lightning
 import numpy as np
+from torch import nn
 
 from patchforest.io.atomic import write_json, write_text
 from patchforest.models.bundle import ModelSpec, save_model
 from patchforest.train.checkpoint import checkpoint_path, prune
+from patchforest.train.engine import lightning
 from patchforest.train.progress import Progress
 from patchforest.train.stop import StopRequest
-from patchforest.train.task import DivergedError, SegmentationTask
-from patchforest.train.validate import SequenceValidator, Validation, Validator
-from patchforest.train.volumes import VolumeValidator
+from patchforest.train.task import DivergedError, TrainingTask
 
 ROWS = 100
 """About so many rows of a run stand in its metrics.csv, besides one a validation."""
+
+
+class Result(Protocol):
+    """What a validation found: ``score`` decides which model is best, ``values`` belong to ``Scorer.columns``."""
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def seconds(self) -> float: ...
+
+    @property
+    def line(self) -> str: ...
+
+    def values(self) -> tuple[float | None, ...]: ...
+
+
+class Scorer(Protocol):
+    """A validator: scores a network on its cases; ``word`` is what its score is called."""
+
+    cases: tuple[Any, ...]
+    word: str
+
+    def columns(self, classes: Sequence[str]) -> list[str]: ...
+
+    def __call__(self, network: nn.Module) -> Result | None: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +88,7 @@ class RunFolder:
 
 
 class Recorder(lightning.Callback):
-    """Drives one run of a ``SegmentationTask`` and leaves everything in its folder.
+    """Drives one run of a ``TrainingTask`` and leaves everything in its folder.
 
     ``finished`` tells whether the budget was spent; otherwise a stop was asked for and a checkpoint written.
     """
@@ -71,12 +97,13 @@ class Recorder(lightning.Callback):
         self,
         folder: RunFolder,
         spec: ModelSpec,
-        validator: Validator | SequenceValidator | VolumeValidator,
+        validator: Scorer,
         progress: Progress,
         stop: StopRequest,
     ) -> None:
         self._folder, self._spec, self._validator = folder, spec, validator
         self._progress, self._stop = progress, stop
+        self._columns = validator.columns(spec.classes)
         self.finished, self._saved, self._written = False, time.monotonic(), 0.0
         self.rows: list[dict[str, float | int]] = []
         self.best, self._validations, self._validated_at = -1.0, 0, -1
@@ -91,7 +118,7 @@ class Recorder(lightning.Callback):
         self.rows, self.best = state_dict["rows"], state_dict["best"]
         self._validations, self._validated_at = state_dict["validations"], state_dict["validated_at"]
 
-    def on_train_start(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: lightning.Trainer, task: TrainingTask) -> None:  # type: ignore[override]
         """Take the signals from Lightning; do what was due when the run was interrupted."""
         self._stop.install()
         if task.budget.steps:
@@ -99,7 +126,7 @@ class Recorder(lightning.Callback):
         task.budget.resume()
 
     def on_train_batch_end(  # type: ignore[override]
-        self, trainer: lightning.Trainer, task: SegmentationTask, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: lightning.Trainer, task: TrainingTask, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """After every step: count, log, and whatever is due."""
         if (batch_idx + 1) % task.config.accumulate == 0:
@@ -111,7 +138,7 @@ class Recorder(lightning.Callback):
         elif self._stop():
             self._halt(trainer, task)
 
-    def _between(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+    def _between(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
         """Validation, checkpoint, end of the run or a stop, as due; the budget's clock stands still meanwhile."""
         over = task.budget.progress >= 1
         if not self._stop() and ((over and self._validated_at < task.budget.steps) or self._validation_is_due(task)):
@@ -123,19 +150,19 @@ class Recorder(lightning.Callback):
         elif self._checkpoint_is_due(task):
             self._checkpoint(trainer, task)
 
-    def _validation_number(self, task: SegmentationTask) -> int:
+    def _validation_number(self, task: TrainingTask) -> int:
         every = task.config.validate_every
         return int(task.budget.progress / every + 1e-9) if every <= 1 else int(task.budget.steps // every)
 
-    def _validation_is_due(self, task: SegmentationTask) -> bool:
+    def _validation_is_due(self, task: TrainingTask) -> bool:
         return self._validation_number(task) > self._validations
 
-    def _checkpoint_is_due(self, task: SegmentationTask) -> bool:
+    def _checkpoint_is_due(self, task: TrainingTask) -> bool:
         steps = task.config.checkpoint_steps
         due = steps is not None and task.budget.steps % steps == 0
         return due or time.monotonic() - self._saved > 60 * task.config.checkpoint_minutes
 
-    def _validate(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+    def _validate(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
         """Score the weights, save them as last and perhaps best, and the state after; nothing if stopped midway."""
         self._require_finite(task)
         result = self._validator(task.final_network)
@@ -145,18 +172,14 @@ class Recorder(lightning.Callback):
         save_model(self._folder.last, task.final_network, self._spec)
         if result is not None:
             self._add_row(trainer, task, result)
-            better = result.dice > self.best
+            better = result.score > self.best
             if better:
-                self.best = result.dice
+                self.best = result.score
                 save_model(self._folder.best, task.final_network, self._spec)
-            empty = f", {result.empty} empty in both" if result.empty else ""
-            self._progress.line(
-                f"step {task.budget.steps}: validation Dice {result.dice:.4f} ({result.cases} images, "
-                f"{result.seconds:.0f} s{empty}){' best' if better else ''}"
-            )
+            self._progress.line(f"step {task.budget.steps}: validation {result.line}{' best' if better else ''}")
         self._checkpoint(trainer, task)
 
-    def _checkpoint(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+    def _checkpoint(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
         """A durable checkpoint of this very step; only then are older ones deleted."""
         self._require_finite(task)
         path = checkpoint_path(self._folder.checkpoints, task.budget.steps)
@@ -165,32 +188,32 @@ class Recorder(lightning.Callback):
         self._write_metrics()
         self._saved = time.monotonic()
 
-    def _halt(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+    def _halt(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
         self._checkpoint(trainer, task)
         trainer.should_stop = True
 
-    def _finish(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+    def _finish(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
         self._write_metrics()
         summary = {"steps": task.budget.steps, "train_seconds": task.budget.spent, "skipped_steps": task.skipped}
-        write_json(self._folder.done, {**summary, "best_dice": self.best if self.best >= 0 else None})
+        write_json(self._folder.done, {**summary, f"best_{self._columns[0]}": self.best if self.best >= 0 else None})
         self.finished = trainer.should_stop = True
 
-    def _require_finite(self, task: SegmentationTask) -> None:
+    def _require_finite(self, task: TrainingTask) -> None:
         if not task.is_finite():
             raise DivergedError(
                 f"weights are not finite at step {task.budget.steps}; nothing was saved over the checkpoints before. "
                 "Lower train.lr or set train.clip"
             )
 
-    def _log(self, trainer: lightning.Trainer, task: SegmentationTask) -> None:
+    def _log(self, trainer: lightning.Trainer, task: TrainingTask) -> None:
         progress, budget = task.budget.progress, task.budget
         logged = self.rows[-1]["progress"] if self.rows else 0.0
         if progress - logged >= 1 / ROWS or not self.rows:
             self._add_row(trainer, task, None)
-            best = f" best Dice {self.best:.4f}" if self.best >= 0 else ""
+            best = f" best {self._validator.word} {self.best:.4f}" if self.best >= 0 else ""
             self._progress.update(progress, f"step {budget.steps} loss {self.rows[-1].get('loss', np.nan):.4f}{best}")
 
-    def _add_row(self, trainer: lightning.Trainer, task: SegmentationTask, result: Validation | None) -> None:
+    def _add_row(self, trainer: lightning.Trainer, task: TrainingTask, result: Result | None) -> None:
         config, budget = task.config, task.budget
         row: dict[str, float | int] = {
             "step": budget.steps,
@@ -204,8 +227,8 @@ class Recorder(lightning.Callback):
             row["loss"] = float(np.mean(task.losses))
             task.losses.clear()
         if result is not None:
-            row |= {"dice": result.dice, "validation_seconds": round(result.seconds, 2)}
-            row |= {f"dice_{name}": v for name, v in zip(self._spec.classes[1:], result.per_class[1:])}
+            row["validation_seconds"] = round(result.seconds, 2)
+            row |= {name: v for name, v in zip(self._columns, result.values(), strict=True) if v is not None}
         if self.rows and self.rows[-1]["step"] == budget.steps:
             self.rows[-1] |= row
         else:
@@ -216,9 +239,10 @@ class Recorder(lightning.Callback):
             self._write_metrics()
 
     def _write_metrics(self) -> None:
-        columns = ["step", "seconds", "progress", "samples", "lr", "skipped", "loss", "dice", "validation_seconds"]
+        first, *others = self._columns
+        columns = ["step", "seconds", "progress", "samples", "lr", "skipped", "loss", first, "validation_seconds"]
         text = io.StringIO()
-        writer = csv.DictWriter(text, [*columns, *(f"dice_{n}" for n in self._spec.classes[1:])], lineterminator="\n")
+        writer = csv.DictWriter(text, [*columns, *others], lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self._folder.metrics, text.getvalue())

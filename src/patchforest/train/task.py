@@ -10,23 +10,24 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import lightning.pytorch as lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
+from patchforest.data.images import ImageSamples
 from patchforest.data.samples import Batch, WindowSamples, collate, init_worker
 from patchforest.data.sequences import SequenceBatch, SequenceSamples, collate_sequences
 from patchforest.data.volumes import VolumeSamples
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import DenseOutput, TokenMask
 from patchforest.train.config import TrainConfig
+from patchforest.train.engine import lightning
 from patchforest.train.losses import segmentation_loss, token_loss
 from patchforest.train.schedule import Budget, lr_factor
 from patchforest.train.sequences import network_input
 
-Samples = WindowSamples | SequenceSamples | VolumeSamples
+Samples = WindowSamples | SequenceSamples | VolumeSamples | ImageSamples
 
 PATIENCE = 10
 """So many steps in a row without a finite loss or gradient end the run."""
@@ -36,8 +37,10 @@ class DivergedError(RuntimeError):
     """Loss or gradient stayed NaN or infinite; the message names the last batch's items."""
 
 
-class SegmentationTask(lightning.LightningModule):
-    """A segmentation network in training, with everything a resumed run needs to go on exactly where it was.
+class TrainingTask(lightning.LightningModule):
+    """A network in training, with everything a resumed run needs to go on exactly where it was.
+
+    Each kind of work says by ``_loss`` what its network is to learn.
 
     Attributes
     ----------
@@ -52,7 +55,6 @@ class SegmentationTask(lightning.LightningModule):
         self.network = network
         self.average = copy.deepcopy(network).requires_grad_(False) if config.ema else None
         self.config, self.samples, self.budget = config, samples, Budget(config)
-        self._output: Callable[[Any, ForestBatch | None], DenseOutput] = network.output  # type: ignore[assignment]
         self.skipped, self._bad_in_a_row = 0, 0
         self.losses: list[float] = []
         self.learning_rate = 0.0
@@ -101,15 +103,14 @@ class SegmentationTask(lightning.LightningModule):
         return loss
 
     def _loss(self, batch: Batch | SequenceBatch) -> Tensor:
-        weight, eps = self.config.loss_weight, self.config.eps
-        if isinstance(batch, SequenceBatch):
-            output = self._output(*network_input(batch))
-            assert isinstance(output, TokenMask)
-            return token_loss(output, batch.shares, weight=weight, eps=eps)
-        forest = None
-        if batch.forests is not None:
-            forest = ForestBatch.stack(batch.forests, place=batch.place, device=batch.image.device)
-        return segmentation_loss(self._output(batch.image, forest), batch.label, weight=weight, eps=eps)
+        """Of one batch, a scalar."""
+        raise NotImplementedError
+
+    def _stacked(self, batch: Batch) -> ForestBatch | None:
+        """The forests of a batch on its device; None for networks without."""
+        if batch.forests is None:
+            return None
+        return ForestBatch.stack(batch.forests, place=batch.place, device=batch.image.device)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -176,6 +177,19 @@ class SegmentationTask(lightning.LightningModule):
                 f"the {what} was not finite {PATIENCE} steps in a row, last at step {self.budget.steps} with "
                 f"{', '.join(self._items)}; lower train.lr, raise train.warmup, or look at those images"
             )
+
+
+class SegmentationTask(TrainingTask):
+    """A network of masks in training."""
+
+    def _loss(self, batch: Batch | SequenceBatch) -> Tensor:
+        weight, eps = self.config.loss_weight, self.config.eps
+        predict: Callable[[Any, ForestBatch | None], DenseOutput] = self.network.output  # type: ignore[assignment]
+        if isinstance(batch, SequenceBatch):
+            output = predict(*network_input(batch))
+            assert isinstance(output, TokenMask)
+            return token_loss(output, batch.shares, weight=weight, eps=eps)
+        return segmentation_loss(predict(batch.image, self._stacked(batch)), batch.label, weight=weight, eps=eps)
 
 
 class Positions(Sampler[list[int]]):

@@ -42,8 +42,33 @@ class Validation:
     empty: int
     seconds: float
 
+    @property
+    def score(self) -> float:
+        """What the best model has most of."""
+        return self.dice
 
-class Validator:
+    def values(self) -> tuple[float | None, ...]:
+        """In the order of ``MaskValidator.columns``."""
+        return self.dice, *self.per_class[1:]
+
+    @property
+    def line(self) -> str:
+        """For a line of progress."""
+        empty = f", {self.empty} empty in both" if self.empty else ""
+        return f"Dice {self.dice:.4f} ({self.cases} images, {self.seconds:.0f} s{empty})"
+
+
+class MaskValidator:
+    """What the validators of masks have in common: the names of their scores."""
+
+    word = "Dice"
+
+    def columns(self, classes: Sequence[str]) -> list[str]:
+        """Of metrics.csv; the first is ``score``."""
+        return ["dice", *(f"dice_{name}" for name in classes[1:])]
+
+
+class Validator(MaskValidator):
     """Scores a network on a fixed choice of cases; call it with the network.
 
     Parameters
@@ -64,7 +89,7 @@ class Validator:
         precision: str = "fp32",
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.cases = tuple(cases[i] for i in _even(len(cases), limit))
+        self.cases = tuple(cases[i] for i in evenly(len(cases), limit))
         self._spec, self._label_map, self._precision, self._stop = spec, label_map, precision, stop
         self._scale = scale
 
@@ -82,7 +107,7 @@ class Validator:
         return _mean(scores, empty, start)
 
 
-class SequenceValidator:
+class SequenceValidator(MaskValidator):
     """Scores a network on the fixed forests of prepared cases, by pixels of the (down-scaled) masks.
 
     Parameters as of ``Validator``; no case of ``cases`` may be a failed one.
@@ -97,7 +122,7 @@ class SequenceValidator:
         precision: str = "fp32",
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.cases = tuple(cases[i] for i in _even(len(cases), limit))
+        self.cases = tuple(cases[i] for i in evenly(len(cases), limit))
         self._prepared, self._precision, self._stop = prepared, precision, stop
 
     def __call__(self, network: nn.Module) -> Validation | None:
@@ -137,7 +162,7 @@ def token_confusion(output: TokenMask, shares_BLKqq: Tensor) -> Array:
     return np.rint(torch.stack(columns, 1).cpu().numpy()).astype(np.int64)
 
 
-def _even(number: int, limit: int | None) -> list[int]:
+def evenly(number: int, limit: int | None) -> list[int]:
     """At most ``limit`` positions of ``number``, evenly spread."""
     return [round(i) for i in np.linspace(0, number - 1, number if limit is None else min(limit, number))]
 

@@ -19,7 +19,7 @@ from patchforest.models.bundle import Bundle, ModelSpec
 from patchforest.models.config import VolumeSpec
 from patchforest.train.config import RunConfig
 from patchforest.train.metrics import confusion_matrix, dice_of
-from patchforest.train.validate import Validation
+from patchforest.train.validate import MaskValidator, Validation
 from patchforest.tree.volume import cut_volume
 from patchforest.values import Array, ForestPolicy
 
@@ -113,7 +113,7 @@ def volume_samples(
     )
 
 
-class VolumeValidator:
+class VolumeValidator(MaskValidator):
     """Scores a network on whole volumes at their stored voxels, as ``train.validate.Validator`` does on images.
 
     ``grid`` says how volumes are given to the network, in place of what ``spec`` says. A volume is one case.

@@ -1,0 +1,140 @@
+"""A run on images that have one class each: what ``fit`` asks for in place of masks: targets, task and validation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchforest.data.images import ImageSamples
+from patchforest.data.layout import Case, CaseList
+from patchforest.data.targets import Targets, read_targets
+from patchforest.errors import InputError
+from patchforest.infer.classify import ClassPrediction, classify
+from patchforest.io.open import open_image
+from patchforest.io.scale import AS_STORED, Scale, at_scale
+from patchforest.models.bundle import Bundle, ModelSpec
+from patchforest.train.class_metrics import ClassScores, class_scores
+from patchforest.train.config import DataConfig, RunConfig
+from patchforest.train.task import TrainingTask
+from patchforest.train.validate import evenly
+
+
+def targets_of(data: DataConfig, cases: CaseList) -> Targets:
+    """The classes of a data set's images, from the table that the settings name: in the data folder, or where it says.
+
+    Test cases need no row.
+    """
+    assert data.targets is not None
+    inside = cases.root / data.targets
+    path = inside if inside.exists() else Path(data.targets)
+    known = [c for c in cases.cases if c.split != "test"]
+    return read_targets(path, data.target, known, classes=data.classes)
+
+
+def image_samples(
+    config: RunConfig, cases: Sequence[Case], targets: Targets, *, samples_per_epoch: int
+) -> ImageSamples:
+    """Training samples of a resolved configuration."""
+    c = config.data
+    return ImageSamples(
+        cases,
+        targets.numbers,
+        policy=config.forest,
+        window=c.window,
+        samples_per_epoch=samples_per_epoch,
+        seed=config.train.seed,
+        augment=config.augment,
+        intensity_window=c.intensity_window,
+        downscale=c.downscale,
+        scale=c.scale,
+        cache_bytes=(2 << 30) if c.cache else 0,
+    )
+
+
+class ClassificationTask(TrainingTask):
+    """A network of classes in training; the loss is the mean cross-entropy of the batch."""
+
+    def _loss(self, batch: Any) -> Tensor:
+        return F.cross_entropy(self.network(batch.image, self._stacked(batch)).float(), batch.label)
+
+
+@dataclass(frozen=True)
+class ClassValidation:
+    """Scores over the validation images; see ``train.class_metrics``."""
+
+    scores: ClassScores
+    cases: int
+    seconds: float
+
+    @property
+    def score(self) -> float:
+        """What the best model has most of: the balanced accuracy."""
+        return self.scores.balanced_accuracy
+
+    def values(self) -> tuple[float | None, ...]:
+        """In the order of ``ClassValidator.columns``."""
+        s = self.scores
+        return s.balanced_accuracy, s.accuracy, s.auc, s.cross_entropy
+
+    @property
+    def line(self) -> str:
+        """For a line of progress."""
+        auc = "" if self.scores.auc is None else f", AUC {self.scores.auc:.4f}"
+        told = f"accuracy {self.scores.accuracy:.4f}{auc}"
+        return f"balanced accuracy {self.score:.4f} ({told}, {self.cases} images, {self.seconds:.0f} s)"
+
+
+class ClassValidator:
+    """Scores a network on a fixed choice of images, each seen as a whole; call it with the network.
+
+    Parameters as of ``train.validate.Validator``.
+    """
+
+    word = "balanced accuracy"
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        spec: ModelSpec,
+        targets: Targets,
+        *,
+        scale: Scale = AS_STORED,
+        limit: int | None = None,
+        precision: str = "fp32",
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.cases = tuple(cases[i] for i in evenly(len(cases), limit))
+        self._spec, self._targets, self._precision, self._stop = spec, targets, precision, stop
+        self._scale = scale
+
+    def columns(self, classes: Sequence[str]) -> list[str]:
+        """Of metrics.csv; the first is ``ClassValidation.score``."""
+        return ["balanced_accuracy", "accuracy", "auc", "cross_entropy"]
+
+    def __call__(self, network: nn.Module) -> ClassValidation | None:
+        """The scores, or None when stopped on the way or without cases."""
+        start, said = time.perf_counter(), []
+        bundle = Bundle(network=network, spec=self._spec)
+        for case in self.cases:
+            if self._stop():
+                return None
+            said.append(classify_case(bundle, case, scale=self._scale, precision=self._precision).probability)
+        if not said:
+            return None
+        truth = np.array([self._targets.numbers[c.id] for c in self.cases])
+        return ClassValidation(class_scores(np.stack(said), truth), len(said), time.perf_counter() - start)
+
+
+def classify_case(bundle: Bundle, case: Case, *, scale: Scale = AS_STORED, **options: Any) -> ClassPrediction:
+    """The answer to a case at a scale; faults name its file."""
+    try:
+        return classify(bundle, at_scale(open_image(case.image), scale, case.image), **options)
+    except InputError as error:
+        raise InputError(case.image, error.what, error.hint) from None

@@ -1,0 +1,82 @@
+"""Samples, task and validator of every kind of work: masks of images, of prepared items and of volumes, and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from patchforest.data.samples import WindowSamples
+from patchforest.data.sequences import SequenceSamples
+from patchforest.models.build import build_model
+from patchforest.models.bundle import ModelSpec
+from patchforest.train.classify import ClassificationTask, ClassValidator, image_samples
+from patchforest.train.config import RunConfig
+from patchforest.train.parts import Parts
+from patchforest.train.recorder import Scorer
+from patchforest.train.task import SegmentationTask, TrainingTask
+from patchforest.train.validate import SequenceValidator, Validator
+from patchforest.train.volumes import VolumeValidator, volume_samples
+
+ENDLESS = 1 << 62  # a run is one epoch: a window follows from its number in the run alone
+
+
+def make_validator(config: RunConfig, spec: ModelSpec, parts: Parts, stop: Callable[[], bool]) -> Scorer:
+    """What scores the network on the validation cases."""
+    limit, precision = config.train.validate_cases, config.train.precision
+    if parts.prepared is not None:
+        cases = parts.prepared.of(parts.validation)
+        return SequenceValidator(parts.prepared, cases, limit=limit, precision=precision, stop=stop)
+    labels = config.data.labels
+    if parts.targets is not None:
+        return ClassValidator(
+            parts.validation, spec, parts.targets, scale=config.data.scale, limit=limit, precision=precision, stop=stop
+        )
+    if config.volume is not None:
+        return VolumeValidator(parts.validation, spec, labels, limit=limit, precision=precision, stop=stop)
+    return Validator(
+        parts.validation, spec, labels, scale=config.data.scale, limit=limit, precision=precision, stop=stop
+    )
+
+
+def make_task(config: RunConfig, parts: Parts) -> TrainingTask:
+    """The network, freshly initialised by the seed, with its data."""
+    c = config.data
+    assert c.classes is not None
+    torch.manual_seed(config.train.seed)
+    network = build_model(config.model)
+    if parts.prepared is not None:
+        sequences = SequenceSamples(
+            parts.prepared,
+            parts.prepared.of(parts.training),
+            samples_per_epoch=ENDLESS,
+            seed=config.train.seed,
+            augment=config.augment,
+            cache_bytes=(2 << 30) if c.cache else 0,
+        )
+        return SegmentationTask(network, config.train, sequences)
+    if parts.targets is not None:
+        images = image_samples(config, parts.training, parts.targets, samples_per_epoch=ENDLESS)
+        return ClassificationTask(network, config.train, images)
+    if config.volume is not None:
+        mirror = config.augment.mirror
+        volumes = volume_samples(config, parts.training, config.volume, samples_per_epoch=ENDLESS, mirror=mirror)
+        return SegmentationTask(network, config.train, volumes)
+    samples = WindowSamples(
+        parts.training,
+        policy=config.forest,
+        window=c.window,
+        samples_per_epoch=ENDLESS,
+        seed=config.train.seed,
+        augment=config.augment,
+        label_map=c.labels,
+        num_classes=len(c.classes),
+        intensity_window=c.intensity_window,
+        downscale=c.downscale,
+        scale=c.scale,
+        tissue=c.tissue,
+        names=c.classes,
+        foreground=c.foreground,
+        cache=c.cache,
+    )
+    return SegmentationTask(network, config.train, samples)
