@@ -30,18 +30,24 @@ def _pixels(states: np.ndarray, forest: Forest) -> np.ndarray:
 
 def test_states_go_with_their_leaves(rng: np.random.Generator) -> None:
     """A leaf's state is the mean of the old states over its pixels, and of one that stays exactly its own."""
-    old, new = random_forest(rng, (128, 192), budget=60), random_forest(rng, (128, 192), budget=90)
-    states = rng.normal(size=(len(old), 5))
-    got, same = carry(torch.from_numpy(states)[None], ForestBatch.stack([old]), ForestBatch.stack([new]))
-    pixels = _pixels(states, old)
-    before = {(int(row), int(column), int(side)) for (row, column), side in zip(old.origin, old.size)}
-    kept = 0
-    for leaf, ((row, column), side) in enumerate(zip(new.origin, new.size)):
-        mean = pixels[row : row + side, column : column + side].mean((0, 1))
-        np.testing.assert_allclose(got[0, leaf].numpy(), mean, atol=1e-12)
-        assert bool(same[0, leaf]) == ((int(row), int(column), int(side)) in before)
-        kept += bool(same[0, leaf])
-    assert 0 < kept < len(new)
+    for shape in ((128, 192), (90, 70), (40, 200)):
+        olds = [random_forest(rng, shape, budget=n) for n in (60, 30)]
+        news = [random_forest(rng, shape, budget=n) for n in (40, 90)]
+        old, new = ForestBatch.stack(olds), ForestBatch.stack(news)
+        states = rng.normal(size=(2, old.size_BL.shape[1], 5))
+        got, stays = carry(torch.from_numpy(states), old, new)
+        kept = 0
+        for b in range(2):
+            pixels = _pixels(states[b], olds[b])
+            before = {(int(row), int(column), int(side)) for (row, column), side in zip(olds[b].origin, olds[b].size)}
+            for leaf, ((row, column), side) in enumerate(zip(news[b].origin, news[b].size)):
+                mean = pixels[row : row + side, column : column + side].mean((0, 1))
+                np.testing.assert_allclose(got[b, leaf].numpy(), mean, atol=1e-10)
+                assert bool(stays[b, leaf]) == ((int(row), int(column), int(side)) in before)
+                kept += bool(stays[b, leaf])
+            assert not got[b, len(news[b]) :].any()
+            assert not stays[b, len(news[b]) :].any()
+        assert 0 < kept < len(news[0]) + len(news[1])
 
 
 def test_leaves_go_where_the_answer_is_mixed_or_unsure() -> None:

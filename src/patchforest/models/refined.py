@@ -11,12 +11,13 @@ from __future__ import annotations
 import warnings
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
 from patchforest.models.trunk import Trunk
 from patchforest.nn.forest import build_forest_batch
-from patchforest.nn.raster import ForestBatch, gather_batch, paint_batch, paint_features
+from patchforest.nn.raster import ForestBatch, paint_batch
 from patchforest.nn.readout.output import Staged, TokenMask
 from patchforest.nn.readout.paint import PaintReadout
 from patchforest.nn.readout.token import TokenReadout
@@ -120,11 +121,26 @@ def carry(states_BLD: Tensor, old: ForestBatch, new: ForestBatch) -> tuple[Tenso
     """Old states on new leaves (B, M, D), and which of the new leaves were there before (B, M) bool.
 
     A leaf that stays keeps its state, a part of an old leaf gets that leaf's, and a leaf over several old ones the mean
-    of theirs by area.
+    of theirs by area. In Z-order these are a run of neighbours, so means are differences of running sums.
     """
-    cells_BDhw = paint_features(states_BLD, old, old.cell)
-    carried = gather_batch(cells_BDhw, new.at_stride(new.cell), 1).flatten(2)
-    sides_B1hw = paint_features(old.size_BL[..., None].to(torch.float64), old, old.cell)
-    side_BM = gather_batch(sides_B1hw, new.at_stride(new.cell), 1).flatten(1)
-    same = (side_BM == new.size_BL) & new.valid_BL
-    return carried, same
+    batch, length, width = states_BLD.shape
+    cells = tuple((new.origin_BLn // new.cell).unbind(-1))
+    rows = torch.arange(batch, device=states_BLD.device)[:, None].expand(-1, new.size_BL.shape[1])
+    start_BM = old.index[(rows, *cells)]
+    counts_B1 = old.valid_BL.sum(1, keepdim=True)
+    start_BM = torch.where(new.valid_BL, start_BM, counts_B1)  # padding begins behind the last leaf
+    end_BM = torch.cat([start_BM[:, 1:], counts_B1], 1).maximum(start_BM + 1).clamp(max=length)
+    inside_BM = start_BM.clamp(max=length - 1)
+    alone_BM = end_BM - start_BM == 1
+    area_BL = old.area_BL.to(states_BLD.dtype if states_BLD.dtype == torch.float64 else torch.float32)
+    sums_BLD = F.pad((states_BLD.to(area_BL.dtype) * area_BL[..., None]).cumsum(1), (0, 0, 1, 0))
+    areas_BL = F.pad(area_BL.cumsum(1), (1, 0))
+
+    def at(values_BLD: Tensor, index_BM: Tensor) -> Tensor:
+        return values_BLD.gather(1, index_BM[..., None].expand(-1, -1, width))
+
+    area_BM = (areas_BL.gather(1, end_BM) - areas_BL.gather(1, inside_BM)).clamp(min=1)
+    mean_BMD = (at(sums_BLD, end_BM) - at(sums_BLD, inside_BM)) / area_BM[..., None]
+    carried = torch.where(alone_BM[..., None], at(states_BLD, inside_BM), mean_BMD.to(states_BLD.dtype))
+    stays_BM = alone_BM & (old.size_BL.gather(1, inside_BM) == new.size_BL) & new.valid_BL
+    return carried * new.valid_BL[..., None], stays_BM
