@@ -120,6 +120,13 @@ def test_the_loss_counts_the_first_look_by_its_weight(rng: np.random.Generator) 
     torch.testing.assert_close(whole, parts)
 
 
+def test_the_second_forest_grows_as_wanted(rng: np.random.Generator) -> None:
+    model = Refined(replace(SMALL, readout="token", growth=4)).eval()
+    forest = random_forest(rng, (128, 128), budget=16)
+    output = model.output(torch.rand(1, 3, 128, 128), ForestBatch.stack([forest]))
+    assert 4 * len(forest) - 3 <= output.forest.size_BL.shape[1] <= 4 * len(forest)
+
+
 @pytest.mark.parametrize("change", [{"readout": "raster"}, {"depth": 1}])
 def test_settings_that_cannot_work_are_refused(change: dict) -> None:
     with pytest.raises(ValueError, match=r"paint, token|depth"):

@@ -29,7 +29,6 @@ from patchforest.models.build import has_fixed_window
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.models.refined import Refined
 from patchforest.nn.raster import ForestBatch
-from patchforest.nn.readout.output import TokenMask
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.forest import FlatGround
 from patchforest.values import Array, Forest, ImageSource, Region
@@ -262,13 +261,12 @@ def _forward(bundle: Bundle, image: Array, place: tuple[int, ...], tree: int) ->
 
 
 def _ask(network: nn.Module, pixels: Tensor, batch: ForestBatch | None) -> tuple[Tensor, ForestBatch | None]:
-    """Logits (K, h, w) float32 of one image, and the forest that its mask is painted on: a second look's is its own."""
+    """Logits (K, h, w) float32 of one image, and the forest that was read: of a network that looks twice the second."""
     if not isinstance(network, Refined):
         return network(pixels, batch)[0].float(), batch
     assert batch is not None
     output = network.output(pixels, batch)
-    read = output.last.forest if isinstance(output.last, TokenMask) else batch
-    return output.raster(batch.shape)[0].float(), read
+    return output.raster(batch.shape)[0].float(), output.forest
 
 
 def _padded(image: Array, least: tuple[int, int]) -> Array:

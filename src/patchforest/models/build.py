@@ -44,7 +44,7 @@ def build_model(config: ModelConfig) -> nn.Module:
     if config.backbone is not None and config.name not in BACKED:
         raise ValueError(f"{config.name} has no place for a backbone; {', '.join(BACKED)} have")
     config = resolve_backbone(config)
-    sides = ("patch", "cell", "features", "stride", "downscale", "crop", "region")
+    sides = ("patch", "cell", "features", "growth", "stride", "downscale", "crop", "region")
     for name in ("channels", "classes", "width", "heads", *sides):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1; got {getattr(config, name)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class ModelConfig:
     pooling : of ``vit`` and ``apf_vit``, over the tokens of an image: ``tokens`` (plain mean: detail weighs more),
         ``area`` (by the pixels each shows) or ``attention`` (learned, with a gate).
     crop, region : of ``hipt``: sides of the squares that its first and its second level read, in pixels.
+    backbone : a foreign transformer in place of our own, in ``apf_unetr``, ``shf`` and ``apf_vit``: ``timm:NAME``,
+        ``hf:FOLDER`` (or its config.json) or ``monai:vit``; see ``models.backbone``.
+    backbone_config : settings that its library builds it from, such as ``img_size``; with ``image_mean`` and
+        ``image_std`` of its pixel values. Training writes all of them here, and width and depth of the backbone above.
     window : (height, width) of the images that a model with a position table is made for; training sets it.
     spatial : 2 for images, 3 for volumes (``shf`` and ``apf_vit``: octrees, patches p × p × p, q × q × q answers a
         leaf).
@@ -51,6 +56,7 @@ class ModelConfig:
     stride: int = 4
     embedding: str = "place"
     max_tokens: int = 4096
+    growth: int = 1
     features: int = 16
     image_branch: bool = True
     downscale: int = 1
@@ -58,6 +64,8 @@ class ModelConfig:
     pooling: str = "tokens"
     crop: int = 256
     region: int = 4096
+    backbone: str | None = None
+    backbone_config: dict[str, Any] | None = None
     window: tuple[int, int] | None = None
     spatial: int = 2
 

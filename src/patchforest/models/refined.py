@@ -1,9 +1,10 @@
 """Two looks at one budget: a first forest and what the network makes of it decide where the leaves of the second lie.
 
 As AMR codes refine by an error estimator: half of the encoder's blocks read the first forest, a head says what every
-leaf shows, the leaves whose answer is mixed or unsure are split and sure ones are joined, at the same number of leaves,
+leaf shows, the leaves whose answer is mixed or unsure are split and sure ones are joined, at a fixed number of leaves,
 and the other half of the blocks reads the second forest. States go with their leaves, so a leaf that stays is not read
-again. One look of the same depth costs the same but for the second gathering and the small head.
+again. Where both forests have as many leaves, one look of the same depth costs the same but for the second gathering
+and the small head; a first look at a quarter of the leaves (``growth=4``) costs less.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Refined(nn.Module):
             raise ValueError(f"readout of refined must be one of {', '.join(READOUTS)}; got {c.readout!r}")
         if c.depth < 2:
             raise ValueError(f"two looks need a depth of at least 2; got {c.depth}")
-        self.trunk, self.half = Trunk(c), c.depth // 2
+        self.trunk, self.half, self.growth = Trunk(c), c.depth // 2, c.growth
         self.look = TokenReadout(c.width, c.classes, c.patch, hidden=c.width)
         self.paint: PaintReadout | None = None
         self.token: TokenReadout | None = None
@@ -58,23 +59,23 @@ class Refined(nn.Module):
         image, rasters = trunk.see(image_BCHW)
         states = encoder.part(trunk.tokens(image, rasters, forest), forest.valid_BL, 0, self.half)
         first = self.look(states, forest)
-        second = refine(first, self.q)
+        second = refine(first, self.q, growth=self.growth)
         carried, stays = carry(states, forest, second)
         fresh = trunk.tokens(image, rasters, second)
         states = carried + fresh * ~stays[..., None]
         states = encoder.norm(encoder.part(states, second.valid_BL, self.half))
         if self.paint is not None:
-            return Staged(self.paint(states, second, rasters), first)
+            return Staged(self.paint(states, second, rasters), first, second)
         assert self.token is not None
-        return Staged(self.token(states, second), first)
+        return Staged(self.token(states, second), first, second)
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
         return self.output(image_BCHW, forest).raster(forest.shape)
 
 
 @torch.no_grad()
-def refine(first: TokenMask, q: int) -> ForestBatch:
-    """The forests of as many leaves that are small where a first answer is mixed or unsure.
+def refine(first: TokenMask, q: int, *, growth: int = 1) -> ForestBatch:
+    """The forests of ``growth`` times as many leaves that are small where a first answer is mixed or unsure.
 
     A node's score is what a leaf there may get wrong: the probability that its cells are not what they most likely
     are, summed, times the side of the blocks that a leaf of q × q answers paints, up to two cells: finer blocks help
@@ -93,7 +94,7 @@ def refine(first: TokenMask, q: int) -> ForestBatch:
     sides = [forest.root >> level for level in range((forest.root // forest.cell).bit_length() - 1)]
     weights = [min(1.0, side / q / (2 * forest.cell)) * (side > q) for side in sides]
     detail_Bhw = detail_Bhw.nan_to_num(0.0).clamp(min=0.0)
-    budgets = forest.valid_BL.sum(1).tolist()
+    budgets = (growth * forest.valid_BL.sum(1)).tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # where all is sure, the rest of the leaves split the largest
         built = [

@@ -53,11 +53,13 @@ class Staged:
     ----------
     last : what counts.
     first : what the first look said.
+    forest : the forest of the last look.
     weight : of the first look's loss, that of the last one being 1.
     """
 
     last: TokenMask | RasterMask
     first: TokenMask | RasterMask
+    forest: ForestBatch
     weight: float = 0.5
 
     def raster(self, shape: tuple[int, ...], mode: str = "bilinear") -> Tensor:
