@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from patchforest.models.config import ModelConfig
 from patchforest.models.trunk import Trunk
 from patchforest.nn.forest import build_forest_batch
-from patchforest.nn.raster import ForestBatch, paint_batch
+from patchforest.nn.raster import ForestBatch, paint_batch, paint_features
 from patchforest.nn.readout.output import Staged, TokenMask
 from patchforest.nn.readout.paint import PaintReadout
 from patchforest.nn.readout.token import TokenReadout
@@ -81,6 +81,9 @@ def refine(first: TokenMask, q: int, *, growth: int = 1) -> ForestBatch:
     are, summed, times the side of the blocks that a leaf of q × q answers paints, up to two cells: finer blocks help
     the more the longer they are, and leaves up to q pixels get nothing wrong (``tree.refine.uncertainty_scores``, of
     cells in place of blocks).
+
+    Half of the score is how many leaves the first forest has there: a first answer that misses a small lesion must not
+    take the leaves from where the image has detail.
     """
     forest = first.forest
     logits = first.logits.float()
@@ -90,10 +93,11 @@ def refine(first: TokenMask, q: int, *, growth: int = 1) -> ForestBatch:
     likeliest_Bhw = mean_BKhw.amax(1)
     if mean_BKhw.shape[1] == 1:
         likeliest_Bhw = likeliest_Bhw.maximum(1 - likeliest_Bhw)
-    detail_Bhw = 1 - likeliest_Bhw
+    unsure_Bhw = (1 - likeliest_Bhw).nan_to_num(0.0).clamp(min=0.0)
+    area_B1hw = paint_features(forest.size_BL[..., None].float().square(), forest, forest.cell)
+    detail_Bhw = sum(d / d.sum((1, 2), keepdim=True).clamp(min=1e-12) for d in (unsure_Bhw, 1 / area_B1hw[:, 0]))
     sides = [forest.root >> level for level in range((forest.root // forest.cell).bit_length() - 1)]
     weights = [min(1.0, side / q / (2 * forest.cell)) * (side > q) for side in sides]
-    detail_Bhw = detail_Bhw.nan_to_num(0.0).clamp(min=0.0)
     budgets = (growth * forest.valid_BL.sum(1)).tolist()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # where all is sure, the rest of the leaves split the largest
