@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from patchforest.models.backbone import build_backbone
 from patchforest.models.config import ModelConfig
+from patchforest.models.normalise import normalise
+from patchforest.nn.adapt.blocks import AdaptedBlocks
+from patchforest.nn.adapt.embed import AdaptedEmbed
 from patchforest.nn.embed import PatchEmbed, Stem
 from patchforest.nn.encoder import Encoder, taps_of
 from patchforest.nn.raster import ForestBatch, gather_batch
@@ -27,8 +31,12 @@ class Trunk(nn.Module):
     """Token states of every leaf, with the stem's rasters and the encoder's taps.
 
     The stem sees the whole image at stride 2, 4, ... before anything is averaged into leaves: every token reads its
-    own pixels and what the stem found in its leaf.
+    own pixels and what the stem found in its leaf. With ``config.backbone`` a foreign transformer takes the place of
+    our own; what the stem found is added to its tokens by a projection that starts at zero.
     """
+
+    embed: PatchEmbed | AdaptedEmbed
+    encoder: Encoder | AdaptedBlocks
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -42,16 +50,21 @@ class Trunk(nn.Module):
             )
         self.sub = min(2, config.cell // self.stem_stride)
         stem_features = config.stem[-1] * self.sub**n if config.stem else 0
-        self.embed = PatchEmbed(
-            config.channels * config.patch**n,
-            config.width,
-            stem_features=stem_features,
-            embedding=config.embedding,
-            max_tokens=config.max_tokens,
-            spatial=n,
-        )
-        self.encoder = Encoder(config.width, config.depth, config.heads, dropout=config.dropout)
-        self.taps = tuple(reversed(taps_of(config.depth))) if config.depth else (0, 0, 0, 0)
+        if config.backbone is not None:
+            adapted = build_backbone(config, stem_features=stem_features)
+            self.embed, self.encoder = adapted.embed, adapted.encoder
+        else:
+            self.embed = PatchEmbed(
+                config.channels * config.patch**n,
+                config.width,
+                stem_features=stem_features,
+                embedding=config.embedding,
+                max_tokens=config.max_tokens,
+                spatial=n,
+            )
+            self.encoder = Encoder(config.width, config.depth, config.heads, dropout=config.dropout)
+        depth = len(self.encoder.blocks)
+        self.taps = tuple(reversed(taps_of(depth))) if depth else (0, 0, 0, 0)
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
         """States (B, L, D); taps, last first; stem rasters; the normalised image, or volume (B, C, D, H, W)."""
@@ -92,8 +105,3 @@ class Trunk(nn.Module):
     def _check_cell(self, forest: ForestBatch) -> None:
         if forest.cell != self.cell:
             raise ValueError(f"this model was made for forests of cell {self.cell}; got cell {forest.cell}")
-
-
-def normalise(image: Tensor) -> Tensor:
-    """Values in [0, 1] to about zero mean and unit spread: (x − 0.5) / 0.25."""
-    return (image - 0.5) * 4.0
