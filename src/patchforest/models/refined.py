@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
 from patchforest.models.trunk import Trunk
+from patchforest.nn.encoder import Encoder
 from patchforest.nn.forest import build_forest_batch
 from patchforest.nn.raster import ForestBatch, paint_batch, paint_features
 from patchforest.nn.readout.output import Staged, TokenMask
@@ -56,6 +57,7 @@ class Refined(nn.Module):
     def output(self, image_BCHW: Tensor, forest: ForestBatch) -> Staged:
         """Logits of both looks, before painting, for the loss."""
         trunk, encoder = self.trunk, self.trunk.encoder
+        assert isinstance(encoder, Encoder)
         image, rasters = trunk.see(image_BCHW)
         states = encoder.part(trunk.tokens(image, rasters, forest), forest.valid_BL, 0, self.half)
         first = self.look(states, forest)

@@ -122,6 +122,8 @@ class TrainConfig:
 
     Attributes
     ----------
+    weights : a .safetensors file, or a folder with one, that ``model.backbone`` starts from; read once, before the
+        first step, and not needed by the trained model.
     lr, weight_decay : of AdamW; biases and normalisations are not decayed.
     warmup : share of the run with linearly growing learning rate.
     schedule : ``cosine`` to 0 at the end, or ``milestones``: × 0.1 at 1/2, 3/4 and 7/8 of the run.
@@ -140,6 +142,7 @@ class TrainConfig:
     """
 
     seed: int = 0
+    weights: str | None = None
     batch: int = 4
     lr: float = 1e-3
     weight_decay: float = 0.05

@@ -23,8 +23,10 @@ from patchforest.data.splits import split_cases
 from patchforest.data.targets import Targets
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
+from patchforest.models.backbone import resolve_backbone
 from patchforest.models.build import MODELS, build_model, gives_classes, has_fixed_window
 from patchforest.models.bundle import ModelSpec
+from patchforest.models.pretrained import load_backbone
 from patchforest.train.compat import require_lightning
 from patchforest.train.config import RunConfig, differences, load_config, save_config
 from patchforest.train.inputs import channels_of, check_cases, check_images
@@ -130,11 +132,13 @@ def _check(parts: Parts, config: RunConfig) -> None:
     else:
         check_items(parts.prepared, parts.training, "training")
         check_items(parts.prepared, parts.validation, "validation")
+    if config.train.weights is not None:
+        load_backbone(build_model(config.model), config.model, config.train.weights)
 
 
 def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
     """The configuration with what follows from the data: classes, channels, the forest's share in the model, and the
-    window of one that is made for it.
+    window of one that is made for it; and from files: all that builds a backbone.
 
     ``channels`` are those of the images.
 
@@ -155,7 +159,10 @@ def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
     if has_fixed_window(MODELS.get(model.name)):
         model = replace(model, window=config.data.window_shape)
     try:
+        model = resolve_backbone(model)
         network = build_model(model)
+    except InputError:
+        raise
     except (ValueError, TypeError) as error:
         raise InputError("configuration", f"model: {error}", "correct that setting") from None
     if not of_images and not hasattr(network, "output"):
@@ -225,11 +232,11 @@ def _train(folder: RunFolder, config: RunConfig, parts: Parts, progress: Progres
 
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
-    task, prepared = make_task(config, parts), parts.prepared
+    checkpoint = _checkpoint(folder, progress)
+    task, prepared = make_task(config, parts, fresh=checkpoint is None), parts.prepared
     _require_space(folder, task)
     spec = model_spec(config)
     validator = make_validator(config, spec, parts, stop)
-    checkpoint = _checkpoint(folder, progress)
     parameters = sum(p.numel() for p in task.network.parameters())
     if prepared is not None and prepared.num_failed:
         progress.line(f"{prepared.num_failed} cases that could not be prepared are left out")

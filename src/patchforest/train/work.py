@@ -10,6 +10,7 @@ from patchforest.data.samples import WindowSamples
 from patchforest.data.sequences import SequenceSamples
 from patchforest.models.build import build_model
 from patchforest.models.bundle import ModelSpec
+from patchforest.models.pretrained import load_backbone
 from patchforest.train.classify import ClassificationTask, ClassValidator, image_samples
 from patchforest.train.config import RunConfig
 from patchforest.train.parts import Parts
@@ -39,12 +40,14 @@ def make_validator(config: RunConfig, spec: ModelSpec, parts: Parts, stop: Calla
     )
 
 
-def make_task(config: RunConfig, parts: Parts) -> TrainingTask:
-    """The network, freshly initialised by the seed, with its data."""
+def make_task(config: RunConfig, parts: Parts, *, fresh: bool = True) -> TrainingTask:
+    """The network with its data: initialised by the seed and, where the run is ``fresh``, by pretrained weights."""
     c = config.data
     assert c.classes is not None
     torch.manual_seed(config.train.seed)
     network = build_model(config.model)
+    if fresh and config.train.weights is not None:
+        load_backbone(network, config.model, config.train.weights)
     if parts.prepared is not None:
         sequences = SequenceSamples(
             parts.prepared,
