@@ -62,7 +62,7 @@ def test_leaves_as_fine_as_their_answers_score_nothing() -> None:
 def test_a_blurred_mask_beats_a_uniform_forest() -> None:
     mask = (np.hypot(*(np.indices((128, 128)) - [[[40]], [[70]]])) < 20).astype(np.int16)
     blurred = sums(mask.astype(float), 4) / 16
-    scores = uncertainty_scores(blurred[None] * 0.6 + 0.1, 4, shape=mask.shape, cell=8, root=64, q=4)
+    scores = uncertainty_scores(blurred[None] * 0.8, 4, shape=mask.shape, cell=8, root=64, q=4)
     forest = build_forest(scores, shape=mask.shape, cell=8, root=64, budget=64)
     grid = build_forest(np.ones((16, 16)), shape=mask.shape, cell=8, root=64, uniform=16)
     assert label_ceiling(mask, forest, 4) > label_ceiling(mask, grid, 4)
