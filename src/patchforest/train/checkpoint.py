@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import CheckpointIO
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_bytes
+from patchforest.train.engine import CheckpointIO
 
 ZEROS = "0" * 64
 SUFFIX = ".safetensors"

@@ -7,5 +7,6 @@ from patchforest.train.compat import require_lightning
 require_lightning()
 
 import lightning.pytorch as lightning  # noqa: E402
+from lightning.fabric.plugins import CheckpointIO  # noqa: E402
 
-__all__ = ["lightning"]
+__all__ = ["CheckpointIO", "lightning"]
