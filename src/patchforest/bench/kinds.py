@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from patchforest.bench import quality
+from patchforest.bench import cost, length, organs, quality, speed
 from patchforest.bench.kind import Kind
 
 KINDS: dict[str, Kind] = {
     "quality": quality.KIND,
+    "organs": organs.KIND,
+    "speed": speed.KIND,
+    "length": length.KIND,
+    "cost": cost.KIND,
 }

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from patchforest.bench.contender import Contender
+from patchforest.bench.contenders import contenders_of
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable, mean_of, mean_sd
 from patchforest.bench.plot import dot_chart
 from patchforest.bench.run import Row
 from patchforest.bench.settings import Settings
-from patchforest.bench.training import chosen, read_rates, train_and_score, trained
-from patchforest.bench.tune import tune
+from patchforest.bench.training import LAST, make_contender, picked, read_rates, train_and_score, tuned
+from patchforest.bench.tune import Entry, tune
+from patchforest.train.config import load_config
 
 MINUTES = 2.0
 SETS = ("glas", "glomeruli", "hrf", "idrid", "landslide", "monuseg", "swiss_drone")
@@ -27,21 +28,24 @@ HEADER = (
 
 def plan(settings: Settings) -> list[Contender]:
     """Seed by seed and set by set, so that whatever is finished when a bench is stopped can be compared."""
-    return planned("quality", settings)
+    return [
+        make_contender(
+            "quality",
+            name,
+            model,
+            (*changes, settings.budget(MINUTES), *LAST, *tuned(settings, name, model)),
+            seed,
+            settings,
+        )
+        for seed in settings.seeds
+        for name in settings.sets
+        for model, changes in entries(settings, name).items()
+    ]
 
 
-def planned(kind: str, settings: Settings) -> list[Contender]:
-    """The contenders of every set and seed, with the learning rates that were tuned."""
-    rates, every = read_rates(settings.out), []
-    for seed in settings.seeds:
-        for name in settings.sets:
-            for model, changes in chosen(settings, name).items():
-                rate = rates.get(name, {}).get(model)
-                tuned = () if rate is None else (f"train.lr={rate}",)
-                last = ("train.validate_cases=0", "train.validate_every=1.0")
-                changes = (*changes, settings.budget(MINUTES), *last, *tuned)
-                every.append(trained(kind, name, model, changes, seed, settings))
-    return every
+def entries(settings: Settings, name: str) -> dict[str, tuple[str, ...]]:
+    """The contenders of a set that were asked for, each with its changes of the recipe."""
+    return picked(contenders_of(load_config(settings.recipe(name), settings.changes), full=settings.full), settings)
 
 
 def note(rows: Sequence[Row], settings: Settings) -> Note:
@@ -53,8 +57,8 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "from one recipe a set, of which it changes nothing but its model and, for U-Nets, the scale and window.",
         "Full-size masks of the last weights: nothing was chosen on the validation images. Dice: mean ± sd over seeds "
         "of the mean over images and classes. Boundary F: at 2 pixels. Ceiling: best Dice that forest and output grid "
-        "allow. Tokens and seconds: of prediction, an image, from pixels to mask. Peak: memory of training and "
-        "prediction.",
+        "allow. Tokens: of prediction, an image. Seconds: CPU seconds (on a GPU: seconds) from pixels to mask of the "
+        "first validation image. Peak: memory of training and prediction.",
         "Learning rates: " + ("tuned, see learning_rates.json." if rates else "the recipe's for all, not tuned."),
     )
     names = list(dict.fromkeys(r.contender.set for r in rows))
@@ -86,6 +90,7 @@ def _table(name: str, rows: Sequence[Row]) -> NoteTable:
     lines = []
     for model, mine in by_contender(rows).items():
         got = {key: [r.result[key] for r in mine] for key in mine[0].result}
+        predict = [r.result.get("predict_seconds", r.result["seconds"]) for r in mine]
         lines.append(
             (
                 model,
@@ -94,7 +99,7 @@ def _table(name: str, rows: Sequence[Row]) -> NoteTable:
                 mean_of(got["BoundaryF2"], 3),
                 mean_of(got["ceiling"], 3),
                 mean_of(got["tokens"], 0) if any(got["tokens"]) else "–",
-                mean_of(got["seconds"]),
+                mean_of(predict),
                 f"{max(got['peak_mib']):,.0f}",
                 f"{got['parameters'][0] / 1e6:.2f} M",
                 mean_of(got["steps"], 0),
@@ -110,6 +115,10 @@ def _chart(name: str, rows: Sequence[Row]) -> str:
     return dot_chart(f"{name}: Dice of every seed", {m: dice[m] for m in best}, x_label="Dice")
 
 
+def _tune(settings: Settings, tell: Callable[[str], None]) -> None:
+    tune("quality", [Entry(n, n, m, c) for n in settings.sets for m, c in entries(settings, n).items()], settings, tell)
+
+
 KIND = Kind(
     title="same cost, better quality: Dice after the same training budget",
     options=(
@@ -118,6 +127,6 @@ KIND = Kind(
     plan=plan,
     work=train_and_score,
     note=note,
-    tune=partial(tune, "quality"),
+    tune=_tune,
     sets=SETS,
 )  # fmt: skip

@@ -106,7 +106,7 @@ def _work(contender: Contender, out: Path, running: set[subprocess.Popen[str]]) 
     environment = {**os.environ, **dict.fromkeys(names, count)}
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "patchforest.bench.worker", str(folder.absolute())],
+        worker_command(folder),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -127,6 +127,11 @@ def _work(contender: Contender, out: Path, running: set[subprocess.Popen[str]]) 
         last = next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
         return Row(contender, {}, f"exit code {process.returncode}: {last.strip()}")
     return Row(contender, {**result, "wall_seconds": time.perf_counter() - start})
+
+
+def worker_command(folder: Path) -> list[str]:
+    """The command that does the work of a contender, which it reads from stdin, in its folder."""
+    return [sys.executable, "-m", "patchforest.bench.worker", str(folder.absolute())]
 
 
 def _line(row: Row) -> str:

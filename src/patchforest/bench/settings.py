@@ -56,11 +56,12 @@ class Settings:
         if not self.seeds:
             raise ValueError("give at least one seed")
 
-    def budget(self, cpu_minutes: float) -> str:
-        """The budget as a change of a recipe; so many CPU minutes where none was given."""
-        given = next((n for n in BUDGETS if getattr(self, n) is not None), None)
-        amount = cpu_minutes if given is None else getattr(self, given)
-        return f"train.max_{given or 'cpu_minutes'}={amount}"
+    def budget(self, cpu_minutes: float, *, share: float = 1.0) -> str:
+        """A share of the budget as a change of a recipe; so many CPU minutes where none was given."""
+        given = next((n for n in BUDGETS if getattr(self, n) is not None), "cpu_minutes")
+        amount = getattr(self, given)
+        amount = share * (cpu_minutes if amount is None else amount)
+        return f"train.max_{given}={max(1, round(amount)) if given == 'steps' else amount}"
 
     def recipe(self, name: str) -> Path:
         """The file of a recipe.

@@ -6,29 +6,49 @@ import hashlib
 import json
 import resource
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchforest.bench.contender import Contender
-from patchforest.bench.contenders import contenders_of
 from patchforest.bench.settings import Settings
-from patchforest.train.config import config_dict, load_config
+from patchforest.train.config import RunConfig, config_dict, load_config
+
+if TYPE_CHECKING:
+    from patchforest.data.layout import Case
+    from patchforest.models.bundle import Bundle
 
 RATES = "learning_rates.json"
+LAST = ("train.validate_cases=0", "train.validate_every=1.0")
+"""Changes of a recipe that score the last weights alone, once."""
+
 SCORES = ("Dice", "BoundaryF2", "ceiling", "tokens", "seconds")
 
 
-def trained(kind: str, name: str, model: str, changes: tuple[str, ...], seed: int, settings: Settings) -> Contender:
-    """A contender that a recipe trains, its budget and threads among its changes; ``changes`` hold the budget's."""
+def make_contender(
+    kind: str,
+    name: str,
+    model: str,
+    changes: tuple[str, ...],
+    seed: int,
+    settings: Settings,
+    *,
+    label: str | None = None,
+) -> Contender:
+    """A contender that the recipe ``name`` trains, with seed and threads added to its changes.
+
+    ``label`` is what the set is called where it is not the recipe's name, such as ``glas 512``.
+    """
     from patchforest.bench.sets import data_of
 
     recipe = settings.recipe(name)
     fixed = (f"train.seed={seed}", f"train.threads={settings.threads}", "train.num_workers=0")
     return Contender(
         kind=kind,
-        set=name,
+        set=label or name,
         name=model,
         changes=(*changes, *fixed, *settings.changes),
         seed=seed,
@@ -39,18 +59,23 @@ def trained(kind: str, name: str, model: str, changes: tuple[str, ...], seed: in
     )
 
 
-def chosen(settings: Settings, name: str) -> dict[str, tuple[str, ...]]:
-    """The contenders of a set that were asked for, each with its changes of the recipe.
+def picked(known: Mapping[str, tuple[str, ...]], settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Of all contenders with their changes those that were asked for, in that order; all where none were.
 
     Raises
     ------
     ValueError : one asked for that there is not.
     """
-    known = contenders_of(load_config(settings.recipe(name), settings.changes), full=settings.full)
     unknown = [n for n in settings.contenders if n not in known]
     if unknown:
         raise ValueError(f"there is no contender {unknown[0]!r}; there are {', '.join(known)}")
     return {n: known[n] for n in settings.contenders or known}
+
+
+def tuned(settings: Settings, name: str, model: str) -> tuple[str, ...]:
+    """The learning rate that ``--tune`` chose for a contender of a set as a change of the recipe; none without."""
+    rate = read_rates(settings.out).get(name, {}).get(model)
+    return () if rate is None else (f"train.lr={rate}",)
 
 
 def read_rates(out: Path) -> Mapping[str, Mapping[str, float]]:
@@ -61,53 +86,124 @@ def read_rates(out: Path) -> Mapping[str, Mapping[str, float]]:
         return {}
 
 
-def train_and_score(contender: Contender, folder: Path) -> dict[str, Any]:
-    """Train in ``folder/run`` and score the last weights on full-size validation images; plain numbers by name.
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A contender after its training: its last weights, and what scores them.
 
-    An interrupted training goes on from its last checkpoint. Checkpoints are removed in the end, the run stays.
+    Attributes
+    ----------
+    config : resolved.
+    numbers : what the training cost, by name.
+    """
+
+    config: RunConfig
+    bundle: Bundle
+    run: Path
+    validation: Sequence[Case]
+    numbers: dict[str, Any]
+
+
+def train(contender: Contender, folder: Path) -> Trained:
+    """Train in ``folder/run``; an interrupted training goes on, a finished one is taken as it is.
+
+    Checkpoints are removed in the end, the run stays.
     """
     from patchforest.data.layout import find_cases
     from patchforest.models.bundle import load_model
     from patchforest.report.environment import choose_device
-    from patchforest.train.evaluate import evaluate
     from patchforest.train.fit import fit, split
 
-    config, run = load_config(contender.recipe, contender.changes), folder / "run"
-    fit(config, contender.data, run, quiet=True)
-    after_training = peak_mib()
+    run = folder / "run"
+    fit(load_config(contender.recipe, contender.changes), contender.data, run, quiet=True)
+    shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    config = load_config(run / "config.yaml")
     _, validation = split(find_cases(contender.data, layout=config.data.layout), config)
-    device = choose_device("cpu" if config.train.device == "cpu" else "auto")
-    bundle = load_model(run / "last", device)
+    bundle = load_model(run / "last", choose_device("cpu" if config.train.device == "cpu" else "auto"))
+    done = json.loads((run / "done.json").read_text(encoding="utf-8"))
+    numbers = {
+        "steps": done["steps"],
+        "images": done["steps"] * config.train.batch * config.train.accumulate,
+        "train_seconds": done["train_seconds"],
+        "skipped_steps": done["skipped_steps"],
+        "train_peak_mib": peak_mib(),
+        "parameters": sum(p.numel() for p in bundle.network.parameters()),
+        "lr": config.train.lr,
+        "configuration": config_dict(config),
+    }
+    return Trained(config, bundle, run, validation, numbers)
+
+
+def train_and_score(contender: Contender, folder: Path) -> dict[str, Any]:
+    """Train a contender and score its last weights on full-size validation images; plain numbers by name."""
+    from patchforest.train.evaluate import evaluate
+
+    trained = train(contender, folder)
+    config, bundle = trained.config, trained.bundle
     with counted_tokens(bundle.network) as tokens:
         evaluate(
             bundle,
-            validation,
+            trained.validation,
             folder / "scores",
             label_map=config.data.labels,
             scale=config.data.scale,
-            precision=config.train.precision if config.train.precision != "fp16" or device != "cpu" else "fp32",
+            precision=precision_of(config, bundle),
         )
     summary = json.loads((folder / "scores" / "summary.json").read_text(encoding="utf-8"))
     if summary["failed"]:
         raise RuntimeError(f"could not be scored: {next(iter(summary['failed'].values()))}")
-    done = json.loads((run / "done.json").read_text(encoding="utf-8"))
-    shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    mean = summary["foreground_mean"]
-    cases = len(summary["metric_per_case"])
+    mean, cases = summary["foreground_mean"], len(summary["metric_per_case"])
     return {
         **{key: mean[key] for key in SCORES},
         "tokens": mean["tokens"] or sum(tokens) / cases,
+        "predict_seconds": seconds_to_predict(trained),
         "per_case": {c["id"]: c["Dice"] for c in summary["metric_per_case"]},
         "per_class": {summary["classes"][k]: v["Dice"] for k, v in summary["mean"].items()},
-        "steps": done["steps"],
-        "train_seconds": done["train_seconds"],
-        "skipped_steps": done["skipped_steps"],
         "peak_mib": peak_mib(),
-        "train_peak_mib": after_training,
-        "parameters": sum(p.numel() for p in bundle.network.parameters()),
-        "lr": config.train.lr,
-        "configuration": config_dict(load_config(run / "config.yaml")),
+        **trained.numbers,
     }
+
+
+def seconds_to_predict(trained: Trained) -> float:
+    """From pixels to mask of the first validation case: CPU seconds of this process, or seconds where a GPU works."""
+    precision, case = precision_of(trained.config, trained.bundle), trained.validation[0]
+    clock = clock_of(next(trained.bundle.network.parameters()).device.type)
+    if trained.config.volume is not None:
+        from patchforest.infer.volume import predict_volume
+        from patchforest.io.volume import open_volume
+
+        volume = open_volume(case.image)
+        volume.read()
+        start = clock()
+        predict_volume(trained.bundle, volume, precision=precision)
+    else:
+        from patchforest.infer.predict import predict
+        from patchforest.io.array import ArraySource
+        from patchforest.io.open import open_image
+
+        source = open_image(case.image)
+        pixels = ArraySource(source.read(), case.image, mpp=source.mpp)
+        start = clock()
+        predict(trained.bundle, pixels, precision=precision)
+    return clock() - start
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """CPU seconds of this process, which others on the machine do not disturb; on a GPU wall seconds, work done."""
+    if device == "cpu":
+        return time.process_time
+    import torch
+
+    def clock() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return clock
+
+
+def precision_of(config: RunConfig, bundle: Bundle) -> str:
+    """Of prediction: that of training, but for fp16, which only GPUs have."""
+    device = next(bundle.network.parameters()).device.type
+    return "fp32" if config.train.precision == "fp16" and device == "cpu" else config.train.precision
 
 
 def peak_mib() -> float:

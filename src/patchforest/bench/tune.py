@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from patchforest.bench.run import Row, run_all
 from patchforest.bench.settings import Settings
-from patchforest.bench.training import RATES, chosen, trained
+from patchforest.bench.training import RATES, make_contender
 from patchforest.data.layout import find_cases
 from patchforest.data.splits import split_cases
 from patchforest.io.atomic import write_json, write_text
@@ -20,22 +20,39 @@ from patchforest.train.fit import split
 SEED, MINUTES, FOLDS = 100, 0.5, 4
 
 
-def tune(kind: str, settings: Settings, tell: Callable[[str], None]) -> None:
-    """Train every contender of every set with each of ``settings.rates`` and write the best to ``learning_rates.json``.
+@dataclass(frozen=True)
+class Entry:
+    """A contender to tune: what its set is called, the recipe's name, its own name, its changes of the recipe."""
 
-    Scores are of cases held out from the training cases, so that no validation case is looked at; where there is but
-    one training case, of that one. The rates that are in the file already of other sets and contenders stay.
+    label: str
+    recipe: str
+    model: str
+    changes: tuple[str, ...]
+
+
+def tune(kind: str, entries: Sequence[Entry], settings: Settings, tell: Callable[[str], None]) -> None:
+    """Train every entry with each of ``settings.rates`` and write the best ones to ``learning_rates.json``.
+
+    Scores are of cases held out from the training cases, so that no validation case is looked at. The rates of other
+    sets and contenders that are in the file already stay. A set of a single training case is said and left out.
     """
     if not settings.rates:
         raise ValueError("give learning rates to try, e.g. --rates 1e-3,3e-3")
-    plan, notes = [], {}
-    for name in settings.sets:
-        part, notes[name] = inner_split(load_config(settings.recipe(name), settings.changes), name, settings)
-        for model, changes in chosen(settings, name).items():
-            for rate in settings.rates:
-                every = (*changes, settings.budget(MINUTES), "train.validate_cases=0", *part, f"train.lr={rate}")
-                plan.append((rate, trained(kind, name, model, every, SEED, settings)))
-        tell(f"{name}: learning rates are chosen on {notes[name]}")
+    parts, notes, plan = {}, {}, []
+    for label, name in dict.fromkeys((e.label, e.recipe) for e in entries):
+        parts[label], notes[label] = inner_split(load_config(settings.recipe(name), settings.changes), name, settings)
+        tell(f"{label}: learning rates are chosen on {notes[label]}")
+    for entry in entries:
+        for rate in settings.rates if parts[entry.label] else ():
+            changes = (
+                *entry.changes,
+                settings.budget(MINUTES),
+                "train.validate_cases=0",
+                *parts[entry.label],
+                f"train.lr={rate}",
+            )
+            made = make_contender(kind, entry.recipe, entry.model, changes, SEED, settings, label=entry.label)
+            plan.append((rate, made))
     rows = run_all([c for _, c in plan], settings.out, jobs=settings.jobs, tell=tell)
     found = pick([(rate, row) for (rate, _), row in zip(plan, rows)])
     path = settings.out / RATES
@@ -63,14 +80,17 @@ def pick(rows: list[tuple[float, Row]]) -> dict[tuple[str, str], tuple[float, di
 
 
 def inner_split(recipe: RunConfig, name: str, settings: Settings) -> tuple[tuple[str, ...], str]:
-    """Changes of a recipe so that it trains and validates on its training cases alone, and what that is in words."""
+    """Changes of a recipe so that it trains and validates on its training cases alone, and what that is in words.
+
+    No changes where there is a single training case.
+    """
     from patchforest.bench.sets import data_of
 
     found = find_cases(data_of(name, settings.data, settings.out), layout=recipe.data.layout)
     training, _ = split(found, recipe)
     groups = {c.group or c.id for c in training}
     if len(groups) < 2:
-        return (), "its one training case"
+        return (), "nothing: it has one training case, so that its recipe's rate stays"
     folds = min(FOLDS, max(2, len(groups) // 2))
     plain = replace(found, cases=tuple(replace(c, split=None) for c in training), layout="paired")
     inner, held = split_cases(plain, fold=0, folds=folds, seed=SEED)

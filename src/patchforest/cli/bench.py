@@ -10,7 +10,7 @@ import typer
 from patchforest.cli import boundary
 from patchforest.cli.terminal import Terminal
 
-NAMES = "quality"
+NAMES = "quality, organs, speed, length, cost"
 
 
 def command(

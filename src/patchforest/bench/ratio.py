@@ -1,0 +1,72 @@
+"""How many times less one contender needs than another, from the Dice that both had on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from patchforest.bench.run import Row
+
+Curve = Sequence[Sequence[float]]
+"""(seconds of training, Dice) of every validation, in time."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A contender against the baseline of the same set and seed; above 1: it needs that many times less.
+
+    Attributes
+    ----------
+    label, name, seed : of set and contender.
+    seconds : of training to the baseline's best Dice; None where it was not reached.
+    time : the baseline's own seconds to it, over these; None likewise.
+    training, prediction, tokens : seconds an image, and tokens.
+    counts : the baseline learned more than to call everything foreground, as far as that can be said.
+    """
+
+    label: str
+    name: str
+    seed: int
+    seconds: float | None
+    time: float | None
+    training: float
+    prediction: float
+    tokens: float
+    counts: bool
+
+
+def time_to(curve: Curve, dice: float) -> float | None:
+    """Seconds at the first validation at or above a Dice; None where there is none. Nothing is interpolated."""
+    return next((seconds for seconds, value in curve if value >= dice), None)
+
+
+def best_of(curve: Curve) -> float:
+    """The best Dice on the way; 0 without any validation."""
+    return max((value for _, value in curve), default=0.0)
+
+
+def ratios_of(rows: Sequence[Row], baseline: str) -> list[Ratio]:
+    """Every contender against the baseline of the same set and seed, in the order of ``rows``; the baseline as well.
+
+    Rows without a baseline are left out.
+    """
+    bases = {(r.contender.set, r.contender.seed): r for r in rows if r.contender.name == baseline}
+    found = []
+    for row in rows:
+        base = bases.get((row.contender.set, row.contender.seed))
+        if base is None:
+            continue
+        best, floor = best_of(base.result["curve"]), base.result["all_foreground"]
+        own, other = time_to(row.result["curve"], best), time_to(base.result["curve"], best)
+        found.append(
+            Ratio(
+                row.contender.set,
+                row.contender.name,
+                row.contender.seed,
+                own,
+                other / own if own and other else None,
+                *(base.result[key] / row.result[key] for key in ("training", "prediction", "tokens")),
+                counts=best > (floor or 0.0),
+            )
+        )
+    return found

@@ -1,0 +1,261 @@
+"""Same quality, less time (the papers' Table II): when an adaptive model reaches the best Dice of the uniform one.
+
+Both are the same network with patches of the same side p; the uniform one reads a plain grid of them, the adaptive one
+a sixteenth of that many leaves, whose smallest side is p.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from patchforest.bench.contender import Contender
+from patchforest.bench.contenders import PAPER
+from patchforest.bench.kind import Kind
+from patchforest.bench.note import Note, NoteTable, geometric_mean, mean_of
+from patchforest.bench.quality import by_contender, plain
+from patchforest.bench.ratio import Ratio, ratios_of
+from patchforest.bench.run import Row
+from patchforest.bench.sets import data_of
+from patchforest.bench.settings import Settings
+from patchforest.bench.training import (
+    Trained,
+    make_contender,
+    peak_mib,
+    picked,
+    read_rates,
+    seconds_to_predict,
+    train,
+    tuned,
+)
+from patchforest.bench.tune import Entry, tune
+from patchforest.report.curves import line_chart, read_metrics
+from patchforest.train.config import RunConfig, load_config
+
+MINUTES, CASES, BATCH = 3.0, 3, 2
+SETS, SIZES, FULL_SIZES = ("glas", "glomeruli", "hrf", "landslide"), (512,), (512, 1024)
+GRID, FULL_GRID, FEWER = 64, 128, 16
+"""Patches along a side of the uniform grid (small form, full form), and how many times fewer leaves there are."""
+
+UNIFORM, ADAPTIVE, SHORT, UNETR = "uniform", "adaptive", "adaptive, 1/8 of the time", "UNETR"
+SHARE = {SHORT: 0.125}
+"""Of the budget, where it is not all: the learning rate then falls in that much less time."""
+
+VALIDATIONS = {ADAPTIVE: 40}
+"""In a training, where they are not 10."""
+
+PARTS = ("input", "encoder", "rest")
+HEADER = (
+    "row", "model", "tokens", "training s/image", *PARTS, "prediction s/image", "peak MiB", "images", "best Dice",
+    "s to uniform's best",
+)  # fmt: skip
+RATIOS = ("row", "model", "time to that Dice", "training s/image", "prediction s/image", "tokens")
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """All contenders of every set and size, without budget and seed."""
+    found = []
+    for name in settings.sets:
+        for size in settings.sizes or (FULL_SIZES if settings.full else SIZES):
+            known = _contenders(settings, name, size)
+            if not settings.contenders and not settings.full:
+                known.pop(UNETR)
+            found += [Entry(f"{name} {size}", name, model, c) for model, c in picked(known, settings).items()]
+    return found
+
+
+def plan(settings: Settings) -> list[Contender]:
+    """Row by row, so that whatever is finished when a bench is stopped can be compared."""
+    return [
+        make_contender("speed", e.recipe, e.model, (*e.changes, *_schedule(settings, e)), seed, settings, label=e.label)
+        for seed in settings.seeds
+        for e in entries(settings)
+    ]
+
+
+def work(contender: Contender, folder: Path) -> dict[str, Any]:
+    """Train with validations on the way: Dice against seconds of training, and what an image costs, in parts."""
+    from patchforest.bench.parts import time_parts
+
+    done = train(contender, folder)
+    _, columns = read_metrics(done.run / "metrics.csv")
+    predicted = seconds_to_predict(done)
+    return {
+        **done.numbers,
+        "curve": columns.get("dice", []),
+        "all_foreground": all_foreground(done),
+        "tokens": tokens_of(done.config),
+        "training": done.numbers["train_seconds"] / done.numbers["images"],
+        "prediction": predicted,
+        "peak_mib": peak_mib(),
+        **time_parts(done.config, Path(contender.data)),
+    }
+
+
+def tokens_of(config: RunConfig) -> int:
+    """Tokens of a training window: leaves, or patches of a model on a regular grid."""
+    if config.forest is not None and config.forest.budget is not None:
+        return config.forest.budget
+    side = config.model.patch if config.forest is None else config.forest.uniform
+    assert side is not None
+    height, width = config.data.window_shape
+    return -(-height // side) * -(-width // side)
+
+
+def all_foreground(done: Trained) -> float | None:
+    """Mean Dice over the validation cases of calling every pixel foreground; None with more than two classes."""
+    from patchforest.data.load import load_case
+
+    assert done.config.data.classes is not None
+    if len(done.config.data.classes) != 2:
+        return None
+    shares = [(load_case(case, label_map=done.config.data.labels).label > 0).mean() for case in done.validation]
+    return float(np.mean([2 * share / (1 + share) for share in shares]))
+
+
+def note(rows: Sequence[Row], settings: Settings) -> Note:
+    """What every model costs, how many times less that is than the uniform one's, and Dice against time."""
+    ratios = ratios_of(rows, UNIFORM)
+    labels = list(dict.fromkeys(r.contender.set for r in rows))
+    budget = settings.budget(MINUTES).removeprefix("train.max_").replace("_", " ").replace("=", ": ")
+    lines = (
+        f"Budget of each: {budget} of training (data pipeline and forests count, validations do not); batch {BATCH}; "
+        f"one network a row, of patches of one side. Tokens: of a training window. Input, encoder and rest (stem, "
+        "gathering, readout, loss): seconds an image of a training step, timed apart after the training. Seconds are "
+        "CPU seconds of one process, on a GPU wall seconds.",
+        f"Dice: of full-size masks of {CASES} validation images, at 10 moments of a training, or 40 of the adaptive "
+        "one. Time to that Dice: seconds of training until the first validation that is at or above the best of the "
+        "uniform model of the same row and seed, nothing interpolated. Ratios: how many times less than the uniform "
+        "model, geometric means over seeds and then over rows. Rows whose uniform model did no better than calling "
+        "everything foreground do not count for time to Dice.",
+        f"Learning rates: {'tuned, see learning_rates.json' if read_rates(settings.out) else 'of the recipes'}.",
+    )
+    return Note(
+        title="Same quality, less time",
+        lines=lines,
+        tables=(_costs(labels, rows, ratios), _ratio_table(labels, ratios)),
+        charts={label.replace(" ", "-"): _chart(label, rows) for label in labels},
+        numbers=[plain(row) for row in rows],
+    )
+
+
+def _contenders(settings: Settings, name: str, size: int) -> dict[str, tuple[str, ...]]:
+    grid = FULL_GRID if settings.full else GRID
+    patch = size // grid
+    if size % grid or patch & (patch - 1):
+        raise ValueError(f"sizes must be {grid} times a power of two, e.g. {grid * 8}; got {size}")
+    stem = [16, 32, 64, 128][: min(patch.bit_length() - 1, 4)]
+    base = (
+        *(PAPER if settings.full else ()),
+        f"data.downscale={_downscale(settings, name, size)}",
+        f"data.window={size}",
+        f"model.patch={patch}",
+        f"model.stem={stem}",
+        f"train.batch={BATCH}",
+        f"train.validate_cases={CASES}",
+    )
+    leaves = (*base, f"forest.cell={patch}", f"forest.budget={grid**2 // FEWER}")
+    return {
+        UNIFORM: (*base, f"forest.cell={patch}", f"forest.uniform={patch}"),
+        ADAPTIVE: leaves,
+        SHORT: leaves,
+        UNETR: (*base, "model.name=unetr", "model.features=16"),
+    }
+
+
+def _downscale(settings: Settings, name: str, size: int) -> int:
+    """So that the shorter side of the set's first image is at least ``size``, and as little more as it can be."""
+    from patchforest.data.layout import find_cases
+    from patchforest.io.open import open_image
+
+    recipe = load_config(settings.recipe(name), settings.changes)
+    case = find_cases(data_of(name, settings.data, settings.out), layout=recipe.data.layout).cases[0]
+    return max(1, min(open_image(case.image).shape[:2]) // size)
+
+
+def _schedule(settings: Settings, entry: Entry) -> tuple[str, ...]:
+    return (
+        settings.budget(MINUTES, share=SHARE.get(entry.model, 1.0)),
+        f"train.validate_every={1 / VALIDATIONS.get(entry.model, 10)}",
+        *tuned(settings, entry.label, entry.model),
+    )
+
+
+def _costs(labels: Sequence[str], rows: Sequence[Row], ratios: Sequence[Ratio]) -> NoteTable:
+    lines = []
+    for label in labels:
+        for model, mine in by_contender([r for r in rows if r.contender.set == label]).items():
+            got = {key: [r.result[key] for r in mine] for key in mine[0].result}
+            best = [max((d for _, d in r.result["curve"]), default=None) for r in mine]
+            reached = [r.seconds for r in ratios if (r.label, r.name) == (label, model)]
+            floor = got["all_foreground"][0]
+            lines.append(
+                (
+                    label if floor is None else f"{label} (all foreground: {floor:.3f})",
+                    model,
+                    f"{got['tokens'][0]:,}",
+                    *(mean_of(got[part], 3) for part in ("training", *PARTS, "prediction")),
+                    f"{max(got['peak_mib']):,.0f}",
+                    mean_of(got["images"], 0),
+                    mean_of(best, 3),
+                    _seeds(reached),
+                )
+            )
+    return NoteTable("What it costs", HEADER, tuple(lines))
+
+
+def _ratio_table(labels: Sequence[str], ratios: Sequence[Ratio]) -> NoteTable:
+    lines = []
+    for name in dict.fromkeys(r.name for r in ratios):
+        every: list[list[float]] = [[], [], [], []]
+        counted = 0
+        for label in labels:
+            mine = [r for r in ratios if (r.label, r.name) == (label, name)]
+            if not mine:
+                continue
+            counted += mine[0].counts
+            times = [r.time for r in mine if r.time is not None and r.counts]
+            means = [[r.training for r in mine], [r.prediction for r in mine], [r.tokens for r in mine]]
+            for place, values in zip(every, [times, *means]):
+                place += [geometric_mean(values)] if values else []
+            first = "the uniform model learned nothing" if not mine[0].counts else "not reached"
+            text = f"{geometric_mean(times):.1f} × ({len(times)} of {len(mine)} seeds)" if times else first
+            lines.append((label, name, text, *(f"{geometric_mean(m):.1f} ×" for m in means)))
+        ends = [f"{geometric_mean(values):.1f} ×" if values else "–" for values in every]
+        lines.append(("**geometric mean**", name, f"{ends[0]} ({len(every[0])} of {counted} rows)", *ends[1:]))
+    return NoteTable("How many times less than the uniform model", RATIOS, tuple(lines))
+
+
+def _seeds(reached: Sequence[float | None]) -> str:
+    if not reached or all(r is None for r in reached):
+        return "not reached"
+    short = sum(r is None for r in reached)
+    return mean_of(reached, 1) + (f" ({short} of {len(reached)} seeds never)" if short else "")
+
+
+def _chart(label: str, rows: Sequence[Row]) -> str:
+    mine = [r for r in rows if r.contender.set == label]
+    several = len({r.contender.seed for r in mine}) > 1
+    lines = {f"{r.contender.name}{f' ({r.contender.seed})' if several else ''}": r.result["curve"] for r in mine}
+    return line_chart(f"{label}: validation Dice", lines, x_label="seconds of training")
+
+
+def _tune(settings: Settings, tell: Callable[[str], None]) -> None:
+    tune("speed", [e for e in entries(settings) if e.model != SHORT], settings, tell)
+
+
+KIND = Kind(
+    title="same quality, less time: when the uniform small-patch model's best Dice is reached",
+    options=(
+        "sets", "sizes", "contenders", "seeds", "cpu_minutes", "minutes", "steps", "recipes", "rates", "tune", "full",
+        "changes",
+    ),
+    plan=plan,
+    work=work,
+    note=note,
+    tune=_tune,
+    sets=SETS,
+)  # fmt: skip

@@ -1,0 +1,64 @@
+"""Every contender of every recipe is a configuration that a network can be built of, and differs in what it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patchforest.bench.contenders import LARGEST, contenders_of, equal_side
+from patchforest.bench.quality import SETS
+from patchforest.train.config import load_config, parse_config
+from tests.bench.conftest import RECIPES
+
+NAMES = list(contenders_of(load_config(RECIPES / "glas.yaml")))
+
+
+@pytest.mark.parametrize("recipe", SETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_it_builds_and_answers(recipe: str, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    if name == "Swin UNETR":
+        pytest.importorskip("monai", reason="Swin UNETR is MONAI's (extra medical)")
+    from patchforest.data.layout import CaseList
+    from patchforest.models.build import build_model
+    from patchforest.train.fit import resolve
+
+    path = RECIPES / f"{recipe}.yaml"
+    config = load_config(path, contenders_of(load_config(path))[name])
+    with torch.device("meta"):
+        config = resolve(config, CaseList((), None, "paired", Path()), 3)
+        network = build_model(config.model)
+    assert network.needs_forest == (config.forest is not None)
+    assert sum(p.numel() for p in network.parameters()) > 50_000
+
+
+def test_full_sizes_are_those_of_the_papers() -> None:
+    recipe = load_config(RECIPES / "hrf.yaml")
+    every = contenders_of(recipe, full=True)
+    assert list(every) == NAMES
+    for name in ("UNETR", "TransUNet", "APF-UNETR", "APF-UNETR, uniform grid", "SHF", "refined"):
+        config = load_config(RECIPES / "hrf.yaml", every[name])
+        assert (config.model.width, config.model.depth, config.model.heads) == (768, 12, 12), name
+
+
+@pytest.mark.parametrize(("window", "cell", "budget", "side"), [
+    (256, 8, 256, 16), (256, 8, 1024, 8), (256, 8, 1023, 16), (384, 8, 144, 32), (256, 16, 64, 32), (40, 8, 16, 16),
+])  # fmt: skip
+def test_a_uniform_grid_has_as_many_tokens_or_fewer(window: int, cell: int, budget: int, side: int) -> None:
+    raw = {"data": {"window": window}, "forest": {"cell": cell, "budget": budget}, "train": {"max_steps": 1}}
+    assert equal_side(parse_config(raw)) == side
+
+
+def test_without_a_budget_there_is_no_equal_grid() -> None:
+    raw = {"forest": {"uniform": 8}, "train": {"max_steps": 1}}
+    with pytest.raises(ValueError, match=r"set forest\.budget"):
+        equal_side(parse_config(raw))
+
+
+def test_u_nets_see_the_extent_of_the_recipe_up_to_a_limit() -> None:
+    recipe = load_config(RECIPES / "hrf.yaml")  # 384 at 2x: 768 pixels of the file
+    seen = {n: load_config(RECIPES / "hrf.yaml", c).data for n, c in contenders_of(recipe).items() if "U-Net" in n}
+    assert {n: (d.downscale, d.window) for n, d in seen.items()} == {
+        "U-Net 1x": (1, LARGEST), "U-Net 2x": (2, 384), "U-Net 4x": (4, 192)
+    }  # fmt: skip
