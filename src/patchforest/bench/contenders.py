@@ -7,6 +7,9 @@ from patchforest.train.config import RunConfig
 LARGEST = 512
 """U-Nets train on windows of the recipe's extent, but of no more pixels a side than this."""
 
+GROWTH = 4
+"""Leaves of the second look of ``refined`` for every leaf of the first."""
+
 PAPER = ("model.width=768", "model.depth=12", "model.heads=12")
 """ViT-B, of the full form."""
 
@@ -16,7 +19,8 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
 
     The recipe itself is the adaptive contender, APF-UNETR. Models on pixels see the window of the recipe at its
     down-scaling, U-Nets also at others. SHF, whose mask comes from its tokens alone and whose step is the cheapest, has
-    twice as many of them, none shorter than its 16 × 16 answers; ``refined`` is SHF that looks twice. ``full`` gives all of them the sizes of their papers.
+    twice as many of them, none shorter than its 16 × 16 answers; ``refined`` is SHF that looks twice, at
+    a quarter of these tokens first. ``full`` gives all of them the sizes of their papers.
     """
     side = equal_side(recipe)
     assert recipe.forest is not None
@@ -24,7 +28,8 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
     budget = recipe.forest.budget
     vit = PAPER if full else ()
     features = {"unetr": 16, "transunet": 64 if full else 16, "swin_unetr": 48 if full else 12}
-    shf = (*vit, "model.patch=8", "forest.cell=16", f"forest.budget={2 * budget}")
+    shf = (*vit, "model.patch=8", "forest.cell=16")
+    twice = ("model.name=refined", "model.readout=token", f"model.growth={GROWTH}")
     return {
         "U-Net 1x": _unet(recipe, 1, full),
         "U-Net 2x": _unet(recipe, 2, full),
@@ -34,8 +39,8 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
         "Swin UNETR": ("model.name=swin_unetr", f"model.features={features['swin_unetr']}"),
         "APF-UNETR": vit,
         "APF-UNETR, uniform grid": (*vit, f"forest.uniform={side}"),
-        "SHF": (*shf, "model.name=shf"),
-        "refined": (*shf, "model.name=refined", "model.readout=token"),
+        "SHF": (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
+        "refined": (*shf, *twice, f"forest.budget={max(2 * budget // GROWTH, 1)}"),
     }
 
 
