@@ -100,7 +100,7 @@ def build_original(config: ModelConfig) -> nn.Module:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever a foreign constructor ends in
-        raise ValueError(f"backbone {config.backbone} cannot be built: {' '.join(str(error).split())[:300]}") from None
+        raise ValueError(f"backbone {config.backbone}: {' '.join(str(error).split())[:300]}") from None
 
 
 def _timm(name: str, settings: dict[str, Any], config: ModelConfig) -> nn.Module:

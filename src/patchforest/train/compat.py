@@ -1,4 +1,4 @@
-"""Lightning, imported where it is needed: at training, and beside a torchvision that does not fit the installed torch."""
+"""Lightning, imported where it is needed, even beside a torchvision that does not fit the installed torch."""
 
 from __future__ import annotations
 
