@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from patchforest.bench.contender import Contender
 from patchforest.bench.contenders import PAPER
@@ -14,6 +14,7 @@ from patchforest.bench.quality import by_contender, plain
 from patchforest.bench.run import Row
 from patchforest.bench.settings import Settings
 from patchforest.bench.training import LAST, make_contender, picked, read_rates, train_and_score, tuned
+from patchforest.bench.tune import Entry, tune
 
 MINUTES, SET, PATCH, WINDOW = 2.0, "ct_organs", 4, 96
 HEADER = (
@@ -52,10 +53,19 @@ def plan(settings: Settings) -> list[Contender]:
     """Seed by seed."""
     every = []
     for seed in settings.seeds:
-        for model, changes in picked(contenders(settings), settings).items():
-            fixed = (*_lists(settings), settings.budget(MINUTES), *LAST, *tuned(settings, SET, model))
-            every.append(make_contender("organs", SET, model, (*changes, *fixed), seed, settings))
+        for e in entries(settings):
+            changes = (*e.changes, settings.budget(MINUTES), *LAST, *tuned(settings, SET, e.model))
+            every.append(make_contender("organs", SET, e.model, changes, seed, settings))
     return every
+
+
+def entries(settings: Settings) -> list[Entry]:
+    """The contenders that were asked for, each with its changes of the recipe, and its lists wherever they lie."""
+    lists = tuple(
+        f"data.{part}={json.dumps(str((settings.recipes / f'ct_{part}.txt').resolve()))}"
+        for part in ("train", "validation")
+    )
+    return [Entry(SET, SET, n, (*c, *lists)) for n, c in picked(contenders(settings), settings).items()]
 
 
 def note(rows: Sequence[Row], settings: Settings) -> Note:
@@ -109,18 +119,15 @@ def _organs(rows: Sequence[Row]) -> NoteTable:
     return NoteTable("Dice of every organ", ("contender", *organs), tuple(lines))
 
 
-def _lists(settings: Settings) -> tuple[str, ...]:
-    """The recipe's lists of cases, wherever it lies."""
-    return tuple(
-        f"data.{part}={json.dumps(str((settings.recipes / f'ct_{part}.txt').resolve()))}"
-        for part in ("train", "validation")
-    )
+def _tune(settings: Settings, tell: Callable[[str], None]) -> None:
+    tune("organs", entries(settings), settings, tell)
 
 
 KIND = Kind(
     title="organs in CT: slices put back together, and octrees",
-    options=("contenders", "seeds", "cpu_minutes", "minutes", "steps", "recipes", "full", "changes"),
+    options=("contenders", "seeds", "cpu_minutes", "minutes", "steps", "recipes", "rates", "tune", "full", "changes"),
     plan=plan,
     work=train_and_score,
     note=note,
+    tune=_tune,
 )

@@ -1,10 +1,10 @@
-"""Where the data of a recipe lie in a folder of data sets, and how the one that is a single image is divided."""
+"""Where the data of a recipe lie in a folder of data sets, and how a single image or volume is divided."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from patchforest.data.layout import find_cases
+from patchforest.data.layout import Case, find_cases
 from patchforest.data.load import load_case
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_text
@@ -55,4 +55,30 @@ def cut_image(folder: Path, out: Path) -> Path:
         write_mask(out / "masks" / f"{name}.png", picture.label[first:last])
     write_text(lists[1], "validation\n")
     write_text(lists[0], "train_1\ntrain_2\n")
+    return out
+
+
+def cut_volume(case: Case, out: Path) -> Path:
+    """Divide a volume along its planes: two thirds, ``lower``, to train on and one, ``upper``, to validate on.
+
+    ``out`` gets images/ and labels/ of both as NRRD, each where it lies in space, and train.txt and validation.txt. A
+    folder that has them is left as it is.
+    """
+    from patchforest.io.volume import open_volume
+    from patchforest.io.volume_array import ArrayVolume
+    from patchforest.io.volume_label import read_label_volume
+    from patchforest.io.volume_write import write_volume, write_volume_mask
+
+    lists = out / "train.txt", out / "validation.txt"
+    if all(path.is_file() for path in lists):
+        return out
+    assert case.label is not None
+    source, label = open_volume(case.image), read_label_volume(case.label)
+    voxels, planes = source.read(), len(label)
+    for name, part in (("lower", slice(0, 2 * planes // 3)), ("upper", slice(2 * planes // 3, planes))):
+        place = ArrayVolume(voxels[part], spacing=source.spacing)
+        write_volume(out / "images" / f"{name}.nrrd", voxels[part], place)
+        write_volume_mask(out / "labels" / f"{name}.nrrd", label[part], place)
+    write_text(lists[1], "upper\n")
+    write_text(lists[0], "lower\n")
     return out

@@ -37,10 +37,12 @@ def make_contender(
     settings: Settings,
     *,
     label: str | None = None,
+    data: Path | None = None,
 ) -> Contender:
     """A contender that the recipe ``name`` trains, with seed and threads added to its changes.
 
-    ``label`` is what the set is called where it is not the recipe's name, such as ``glas 512``.
+    ``label`` is what the set is called where it is not the recipe's name, such as ``glas 512``; ``data`` its data where
+    they are not the recipe's.
     """
     from patchforest.bench.sets import data_of
 
@@ -53,7 +55,7 @@ def make_contender(
         changes=(*changes, *fixed, *settings.changes),
         seed=seed,
         recipe=str(recipe.resolve()),
-        data=str(data_of(name, settings.data, settings.out).resolve()),
+        data=str((data or data_of(name, settings.data, settings.out)).resolve()),
         digest=hashlib.sha256(recipe.read_bytes()).hexdigest()[:16],
         threads=settings.threads,
     )

@@ -34,24 +34,24 @@ def tune(kind: str, entries: Sequence[Entry], settings: Settings, tell: Callable
     """Train every entry with each of ``settings.rates`` and write the best ones to ``learning_rates.json``.
 
     Scores are of cases held out from the training cases, so that no validation case is looked at. The rates of other
-    sets and contenders that are in the file already stay. A set of a single training case is said and left out.
+    sets and contenders that are in the file already stay. A set of a single training image is said and left out.
     """
     if not settings.rates:
         raise ValueError("give learning rates to try, e.g. --rates 1e-3,3e-3")
-    parts, notes, plan = {}, {}, []
-    for label, name in dict.fromkeys((e.label, e.recipe) for e in entries):
-        parts[label], notes[label] = inner_split(load_config(settings.recipe(name), settings.changes), name, settings)
-        tell(f"{label}: learning rates are chosen on {notes[label]}")
+    splits: dict[str, InnerSplit] = {}
+    plan = []
     for entry in entries:
-        for rate in settings.rates if parts[entry.label] else ():
-            changes = (
-                *entry.changes,
-                settings.budget(MINUTES),
-                "train.validate_cases=0",
-                *parts[entry.label],
-                f"train.lr={rate}",
+        if entry.label not in splits:
+            recipe = load_config(settings.recipe(entry.recipe), (*entry.changes, *settings.changes))
+            splits[entry.label] = inner_split(recipe, entry.recipe, settings)
+            tell(f"{entry.label}: learning rates are chosen on {splits[entry.label].words}")
+        split = splits[entry.label]
+        for rate in settings.rates if split.changes else ():
+            changes = (*entry.changes, settings.budget(MINUTES), "train.validate_cases=0", *split.changes)
+            changes = (*changes, f"train.lr={rate}")
+            made = make_contender(
+                kind, entry.recipe, entry.model, changes, SEED, settings, label=entry.label, data=split.data
             )
-            made = make_contender(kind, entry.recipe, entry.model, changes, SEED, settings, label=entry.label)
             plan.append((rate, made))
     rows = run_all([c for _, c in plan], settings.out, jobs=settings.jobs, tell=tell)
     found = pick([(rate, row) for (rate, _), row in zip(plan, rows)])
@@ -62,7 +62,7 @@ def tune(kind: str, entries: Sequence[Entry], settings: Settings, tell: Callable
         merged["rates"].setdefault(name, {})[model] = best
         merged["scores"].setdefault(name, {})[model] = scores
         tell(f"{name}, {model}: {best:g} of " + ", ".join(f"{r} → Dice {d:.3f}" for r, d in scores.items()))
-    merged["chosen_on"] = {**before.get("chosen_on", {}), **notes}
+    merged["chosen_on"] = {**before.get("chosen_on", {}), **{label: s.words for label, s in splits.items()}}
     merged["command"] = settings.command(kind)
     write_json(path, merged)
 
@@ -79,27 +79,38 @@ def pick(rows: list[tuple[float, Row]]) -> dict[tuple[str, str], tuple[float, di
     }
 
 
-def inner_split(recipe: RunConfig, name: str, settings: Settings) -> tuple[tuple[str, ...], str]:
-    """Changes of a recipe so that it trains and validates on its training cases alone, and what that is in words.
+@dataclass(frozen=True)
+class InnerSplit:
+    """A division of training cases: changes of the recipe for it (none: it cannot be), other data, and it in words."""
 
-    No changes where there is a single training case.
-    """
-    from patchforest.bench.sets import data_of
+    changes: tuple[str, ...]
+    words: str
+    data: Path | None = None
+
+
+def inner_split(recipe: RunConfig, name: str, settings: Settings) -> InnerSplit:
+    """A split of the training cases of a recipe alone, by their groups; a single volume is divided along its planes."""
+    from patchforest.bench.sets import cut_volume, data_of
 
     found = find_cases(data_of(name, settings.data, settings.out), layout=recipe.data.layout)
     training, _ = split(found, recipe)
+    folder = settings.out / "tune" / name
     groups = {c.group or c.id for c in training}
-    if len(groups) < 2:
-        return (), "nothing: it has one training case, so that its recipe's rate stays"
+    if len(groups) == 1 and recipe.volume is None:
+        return InnerSplit((), "nothing: it has one training case, so that its recipe's rate stays")
+    if len(groups) == 1:
+        data = cut_volume(training[0], folder)
+        return InnerSplit(_lists(folder), "the upper third of its one training volume, held out", data)
     folds = min(FOLDS, max(2, len(groups) // 2))
     plain = replace(found, cases=tuple(replace(c, split=None) for c in training), layout="paired")
     inner, held = split_cases(plain, fold=0, folds=folds, seed=SEED)
-    lists = {"train": inner, "validation": held}
-    for part, cases in lists.items():
-        write_text(_list(settings.out, name, part), "".join(f"{c.id}\n" for c in cases))
-    changes = tuple(f"data.{part}={json.dumps(str(_list(settings.out, name, part).resolve()))}" for part in lists)
-    return changes, f"{len(held)} of its {len(training)} training cases, held out"
+    for part, cases in (("train", inner), ("validation", held)):
+        write_text(folder / f"{part}.txt", "".join(f"{c.id}\n" for c in cases))
+    return InnerSplit(_lists(folder), f"{len(held)} of its {len(training)} training cases, held out")
 
 
-def _list(out: Path, name: str, part: str) -> Path:
-    return out / "tune" / name / f"{part}.txt"
+def _lists(folder: Path) -> tuple[str, ...]:
+    """The two lists of a folder as changes of a recipe."""
+    return tuple(
+        f"data.{part}={json.dumps(str((folder / f'{part}.txt').resolve()))}" for part in ("train", "validation")
+    )
