@@ -37,7 +37,7 @@ class GridEmbed(nn.Module):
     def forward(self, raster_BCHW: Tensor) -> Tensor:
         """Sides of the raster are multiples of the patch."""
         tokens_BDhw = self.pixels(raster_BCHW)
-        table = self.table
+        table: Tensor = self.table
         if tokens_BDhw.shape[2:] != table.shape[2:]:
             table = F.interpolate(table, size=tokens_BDhw.shape[2:], mode="bicubic", align_corners=False)
         return (tokens_BDhw + table).flatten(2).transpose(1, 2)
