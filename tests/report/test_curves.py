@@ -1,5 +1,6 @@
 """Curves: what a metrics.csv says ends up in the chart, holes and torn lines included."""
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -72,3 +73,18 @@ def test_a_missing_file_is_named_and_an_empty_one_has_no_charts(tmp_path: Path) 
         read_metrics(tmp_path / "metrics.csv")
     (tmp_path / "metrics.csv").write_text("epoch,loss\n")
     assert draw_curves({"run": tmp_path / "metrics.csv"}) == []
+
+
+def test_a_band_is_shaded_under_its_line_and_widens_the_axis() -> None:
+    line = {"a": [(0.0, 1.0), (1.0, 1.0)]}
+    plain = line_chart("t", line, x_label="x")
+    shaded = line_chart(
+        "t", line, x_label="x", bands={"a": [(0.0, 0.0, 2.0), (1.0, 0.5, float("nan")), (2.0, 0.0, 9.0)]}
+    )
+    assert "<polygon" not in plain
+    assert shaded.index("<polygon") < shaded.index("<polyline")
+    assert ">10<" in shaded
+    assert ">10<" not in plain
+    points = re.search(r'<polygon points="([^"]+)"', shaded)
+    assert points is not None
+    assert len(points.group(1).split()) == 4  # both ends of the two finite places

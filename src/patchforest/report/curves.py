@@ -15,7 +15,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _WIDTH, _HEIGHT = 420, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 30, 40
 _TIME_COLUMNS = ("seconds", "time", "step", "epoch")
-_PANELS = (("loss", "Loss"), ("dice", "Validation Dice"), ("lr", "Learning rate"))
+_OF_CLASSES = (("accuracy", "Validation accuracy"), ("auc", "Validation AUC"))
+_PANELS = (("loss", "Loss"), ("dice", "Validation Dice"), *_OF_CLASSES, ("lr", "Learning rate"))
 
 
 def read_metrics(path: Path) -> tuple[str, dict[str, Points]]:
@@ -71,10 +72,21 @@ def draw_curves(runs: Mapping[str, Path]) -> list[str]:
     return charts
 
 
-def line_chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str) -> str:
-    """An SVG element, as text: a line for every name, round ticks, a legend. Non-finite points are left out."""
+def line_chart(
+    title: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    x_label: str,
+    bands: Mapping[str, Sequence[tuple[float, float, float]]] | None = None,
+) -> str:
+    """An SVG element, as text: a line for every name, round ticks, a legend. Non-finite points are left out.
+
+    ``bands`` are shaded in the colour of the line of their name: (x, lowest, highest) from left to right.
+    """
     finite = {n: [p for p in points if all(map(math.isfinite, p))] for n, points in lines.items()}
+    shaded = {n: [p for p in points if all(map(math.isfinite, p))] for n, points in (bands or {}).items()}
     every = [p for points in finite.values() for p in points] or [(0.0, 0.0)]
+    every += [(x, y) for points in shaded.values() for x, *ends in points for y in ends]
     x_ticks, y_ticks = (_ticks(min(axis), max(axis)) for axis in zip(*every))
     (x0, x1), (y0, y1) = (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1])
 
@@ -96,6 +108,11 @@ def line_chart(title: str, lines: Mapping[str, Sequence[tuple[float, float]]], *
     for number, (name, points) in enumerate(finite.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         path = " ".join("{:.1f},{:.1f}".format(*place(*p)) for p in points)
+        band = shaded.get(name, [])
+        if len(band) > 1:
+            around = [(x, low) for x, low, _ in band] + [(x, high) for x, _, high in reversed(band)]
+            outline = " ".join("{:.1f},{:.1f}".format(*place(*p)) for p in around)
+            parts.append(f'<polygon points="{outline}" fill="{colour}" fill-opacity=".15"/>')
         if len(points) == 1:
             x, y = place(*points[0])
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
