@@ -14,6 +14,7 @@ from patchforest.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from patchforest.train.evaluate import Evaluation
+    from patchforest.train.evaluate_classes import ClassEvaluation
 
 
 def command(
@@ -29,6 +30,12 @@ def command(
     label_map: Annotated[
         list[str] | None,
         typer.Option(metavar="VALUE=CLASS", help="e.g. 255=1 [default: as in training]. Repeatable."),
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(help="CSV with the class of each image [default: as in training].", show_default=False)
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Its column of classes [default: as in training].", show_default=False)
     ] = None,
     level: Level = None,
     mpp: Mpp = None,
@@ -47,15 +54,42 @@ def command(
     """Score a model on labelled images.
 
     Prints and writes, per case and class: Dice, IoU, boundary F at 2 pixels, HD95, and the label ceiling, tokens and
-    seconds. A case that cannot be read is reported and the rest goes on (exit code 4).
+    seconds; of a model of classes accuracy, AUC and the probabilities of every image. A case that cannot be read is
+    reported and the rest goes on (exit code 4).
     """
     options = {"window": window_size(window), "trees": trees, "flips": flips, "precision": precision}
     scale = scale_of(level, mpp, mag, input_mpp)
     from patchforest.io.scale import AS_STORED
+    from patchforest.models.bundle import load_spec
     from patchforest.report.environment import choose_device
     from patchforest.report.evaluation import evaluate_run
 
     terminal: Terminal = context.obj
+    if load_spec(run).of_images:
+        from patchforest.report.class_evaluation import evaluate_class_run
+
+        del options["window"]
+        idle = [n for n, given in (("--label-map", label_map is not None), ("--window", window != "auto")) if given]
+        if idle:
+            terminal.warn(f"no effect on a model of classes, which sees images as a whole: {', '.join(idle)}")
+        told = evaluate_class_run(
+            run,
+            data,
+            out,
+            split=split,
+            layout=layout,
+            targets=targets,
+            target=target,
+            scale=None if scale == AS_STORED else scale,
+            device=choose_device(device, threads=threads),
+            report=report,
+            tell=terminal.say,
+            options=options,
+        )
+        _print_classes(terminal, told, out)
+        return
+    if targets is not None or target is not None:
+        terminal.warn("no effect on a model of masks: --targets, --target")
     result = evaluate_run(
         run,
         data,
@@ -70,8 +104,6 @@ def command(
         options=options,
     )
     _print(terminal, result, out)
-    if result.failed:
-        raise typer.Exit(boundary.SOME_FAILED if result.cases else boundary.BAD_INPUT)
 
 
 def _print(terminal: Terminal, result: Evaluation, out: Path) -> None:
@@ -82,4 +114,21 @@ def _print(terminal: Terminal, result: Evaluation, out: Path) -> None:
     if result.cases:
         terminal.table(CLASS_HEADER, class_rows(result), title=f"Means over {len(result.cases)} cases")
         terminal.say(cost_line(result))
+    _end(terminal, result, out)
+
+
+def _print_classes(terminal: Terminal, result: ClassEvaluation, out: Path) -> None:
+    from patchforest.report.class_evaluation import CLASS_HEADER, class_rows, score_line
+
+    for reason in result.failed.values():
+        terminal.error(reason)
+    if result.cases:
+        terminal.table(CLASS_HEADER, class_rows(result), title=f"{len(result.cases)} images")
+        terminal.say(score_line(result))
+    _end(terminal, result, out)
+
+
+def _end(terminal: Terminal, result: Evaluation | ClassEvaluation, out: Path) -> None:
     terminal.say(f"written: {out / 'summary.json'}, {out / 'cases.csv'}")
+    if result.failed:
+        raise typer.Exit(boundary.SOME_FAILED if result.cases else boundary.BAD_INPUT)

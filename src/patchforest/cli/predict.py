@@ -16,6 +16,7 @@ from patchforest.cli.options import InputMpp, Level, Mag, Memory, Mpp, Shard, by
 from patchforest.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from patchforest.infer.class_run import ClassRun
     from patchforest.infer.folder import Summary
 
 Format = Literal["auto", "png", "tiff", "ome-tiff", "ome-zarr", "nifti", "nrrd"]
@@ -74,6 +75,7 @@ def command(
 
     Writes a mask of exactly each image's size, and a colour overlay of it. Images may be larger than memory. A bad
     image is reported and the rest goes on (exit code 4); what is already done is skipped, what was interrupted goes on.
+    A model of classes writes classes.csv: the class of each image, and the probabilities of all.
     """
     size, scale, part, most = (
         window_size(window),
@@ -88,13 +90,42 @@ def command(
     from patchforest.io.isolate import isolated_volume, open_isolated
     from patchforest.io.open import open_image
     from patchforest.io.volume import open_volume
-    from patchforest.models.bundle import load_model
+    from patchforest.models.bundle import load_model, load_spec
     from patchforest.report.environment import choose_device
     from patchforest.report.overlay import draw_overlay
     from patchforest.report.palette import class_colours
     from patchforest.train.progress import Progress
 
     terminal: Terminal = context.obj
+    if load_spec(run).of_images:
+        given = {
+            "--format": format != "auto",
+            "--geojson": geojson is not None,
+            "--probabilities": probabilities,
+            "--spacing": spacing is not None,
+            "--window": size != "auto",
+            "--tissue": tissue is not None,
+        }
+        if any(given.values()):
+            idle = ", ".join(name for name, there in given.items() if there)
+            terminal.warn(f"no effect on a model of classes, which sees images as a whole: {idle}")
+        from patchforest.infer.class_run import classify_many
+
+        told = classify_many(
+            load_model(run, choose_device(device, threads=threads)),
+            inputs,
+            out,
+            scale=scale,
+            shard=part,
+            trees=trees,
+            flips=flips,
+            precision=precision,
+            overwrite=overwrite,
+            open_source=open_isolated if isolate else open_image,
+            tell=terminal.say,
+        )
+        _finish_classes(terminal, told)
+        return
     bundle = load_model(run, choose_device(device, threads=threads))
     outputs = Outputs(
         format=_SUFFIX[format],
@@ -163,6 +194,15 @@ def window_size(text: str) -> str | int:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise typer.BadParameter(f"--window is auto, whole or a number of pixels; got {text!r}")
+
+
+def _finish_classes(terminal: Terminal, run: ClassRun) -> None:
+    for reason in run.failed.values():
+        terminal.error(reason)
+    failed = f", {len(run.failed)} failed" if run.failed else ""
+    terminal.say(f"{len(run.told)} images in {run.table}{failed}; {run.seconds:.1f} s")
+    if run.failed:
+        raise typer.Exit(boundary.SOME_FAILED if run.told else boundary.BAD_INPUT)
 
 
 def _finish(terminal: Terminal, summary: Summary, out: Path) -> None:

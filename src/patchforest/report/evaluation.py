@@ -17,7 +17,7 @@ from patchforest.models.bundle import Bundle, load_model
 from patchforest.report.case_view import case_section
 from patchforest.report.environment import describe_environment
 from patchforest.report.html import Section, Table, write_report
-from patchforest.train.config import load_config
+from patchforest.train.config import RunConfig, load_config
 from patchforest.train.evaluate import Evaluation, evaluate
 from patchforest.train.scoring import scale_of_model, score_picture
 
@@ -56,8 +56,24 @@ def evaluate_run(
     InputError : no model, no cases, or a list that names unknown ones.
     """
     bundle = load_model(run, device)
-    labels = label_map if label_map is not None else _trained_labels(run)
-    cases: Sequence[Case] = find_cases(data, layout=layout).cases
+    config = trained_config(run)
+    trained = None if config is None else config.data
+    labels = label_map if label_map is not None or trained is None else trained.labels
+    cases = choose_cases(find_cases(data, layout=layout).cases, run, data, split, tell)
+    seen_at = scale or (scale_of_model(bundle) if trained is None else trained.scale)
+    result = evaluate(bundle, cases, out, label_map=labels, scale=seen_at, tell=tell, **(options or {}))
+    if report and result.cases:
+        by_id = {case.id: case for case in cases}
+        shown = [_view(by_id[name], bundle, labels, seen_at, options or {}) for name in _telling(result)]
+        title = f"patchforest: {run.resolve().name} on {data.resolve().name}"
+        write_report(out / "report.html", title=title, sections=[_scores(result), *shown, _by_case(result)])
+    return result
+
+
+def choose_cases(
+    cases: Sequence[Case], run: Path, data: Path, split: Path | None, tell: Callable[[str], None] | None
+) -> Sequence[Case]:
+    """The cases of a split, see ``evaluate_run``, and a line where some of them were in training."""
     parts = _parts(run)
     if split is not None and not split.exists() and str(split) in parts:
         known = {case.id: case for case in cases}
@@ -69,14 +85,15 @@ def evaluate_run(
     seen = sum(case.id in parts.get("train", ()) for case in cases)
     if seen and tell is not None:
         tell(f"{seen} of these {len(cases)} cases were in training; --split validation scores the others")
-    seen_at = scale or _trained_scale(run) or scale_of_model(bundle)
-    result = evaluate(bundle, cases, out, label_map=labels, scale=seen_at, tell=tell, **(options or {}))
-    if report and result.cases:
-        by_id = {case.id: case for case in cases}
-        shown = [_view(by_id[name], bundle, labels, seen_at, options or {}) for name in _telling(result)]
-        title = f"patchforest: {run.resolve().name} on {data.resolve().name}"
-        write_report(out / "report.html", title=title, sections=[_scores(result), *shown, _by_case(result)])
-    return result
+    return cases
+
+
+def trained_config(run: Path) -> RunConfig | None:
+    """The settings of the run that a run folder, or the best/ or last/ in it, belongs to; None for a bare model."""
+    for folder in (run, run.resolve().parent):
+        if (folder / "config.yaml").is_file():
+            return load_config(folder / "config.yaml")
+    return None
 
 
 def class_rows(result: Evaluation) -> list[list[str]]:
@@ -123,22 +140,6 @@ def _parts(run: Path) -> dict[str, list[str]]:
         if (folder / "split.json").is_file():
             return read_json(folder / "split.json")
     return {}
-
-
-def _trained_labels(run: Path) -> LabelMap | None:
-    """The label map of the run that a run folder, or the best/ or last/ in it, belongs to; None for a bare model."""
-    for folder in (run, run.resolve().parent):
-        if (folder / "config.yaml").is_file():
-            return load_config(folder / "config.yaml").data.labels
-    return None
-
-
-def _trained_scale(run: Path) -> Scale | None:
-    """The scale that the run was trained at; None for a bare model."""
-    for folder in (run, run.resolve().parent):
-        if (folder / "config.yaml").is_file():
-            return load_config(folder / "config.yaml").data.scale
-    return None
 
 
 def _telling(result: Evaluation) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,13 @@ from patchforest.errors import InputError
 from patchforest.infer.predict import Prediction
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.report.case_view import case_section
+from patchforest.report.class_evaluation import CLASS_HEADER, class_rows, class_sections, score_line
 from patchforest.report.curves import draw_curves
 from patchforest.report.environment import describe_environment
 from patchforest.report.html import Section, Table, write_report
+from patchforest.train.classify import targets_of
 from patchforest.train.config import RunConfig, config_dict, load_config
+from patchforest.train.evaluate_classes import evaluate_classes
 from patchforest.train.metrics import dice_of
 from patchforest.train.scoring import score_picture
 from patchforest.values import Array
@@ -31,6 +36,8 @@ def report_run(run: Path, data: Path, *, num_cases: int = 3) -> Path:
     """
     config = load_config(run / "config.yaml")
     bundle = load_model(run)
+    if bundle.spec.of_images:
+        return _report_classes(run, data, config, bundle)
     shown = _spread(_validation_cases(run, data, config), num_cases)
     sections, rows = [], []
     for case in shown:
@@ -46,12 +53,28 @@ def report_run(run: Path, data: Path, *, num_cases: int = 3) -> Path:
         text=f"{len(shown)} of the validation cases, by the best model of the run. {describe_environment().line}.",
         table=Table(["case", "pixels", "tokens", "seconds", "Dice"], rows),
     )
+    return _write(run, config, [summary, *sections])
+
+
+def _report_classes(run: Path, data: Path, config: RunConfig, bundle: Bundle) -> Path:
+    """The same of a model of classes: how it tells all validation images."""
+    found = find_cases(data, layout=config.data.layout, require_labels=False)
+    cases = _validation_cases(run, data, config)
+    targets = targets_of(config.data, replace(found, cases=tuple(cases)))
+    with tempfile.TemporaryDirectory(prefix="patchforest-") as folder:
+        result = evaluate_classes(bundle, cases, targets, folder, scale=config.data.scale)
+    if not result.cases:
+        raise InputError(data, "holds no validation image that can be read", next(iter(result.failed.values())))
+    text = f"{score_line(result)}, by the best model of the run. {describe_environment().line}."
+    summary = Section(title="Validation images", text=text, table=Table(CLASS_HEADER, class_rows(result)))
+    return _write(run, config, [summary, *class_sections(result)])
+
+
+def _write(run: Path, config: RunConfig, sections: Sequence[Section]) -> Path:
     curves = Section(title="Training", charts=draw_curves({"run": run / "metrics.csv"}))
     settings = Section(title="Settings", table=Table(["setting", "value"], _settings(config)))
-    name = run.resolve().name
-    return write_report(
-        run / "report.html", title=f"patchforest: {name}", sections=[summary, *sections, curves, settings]
-    )
+    title = f"patchforest: {run.resolve().name}"
+    return write_report(run / "report.html", title=title, sections=[*sections, curves, settings])
 
 
 def cost_cells(prediction: Prediction) -> list[str]:
@@ -61,7 +84,8 @@ def cost_cells(prediction: Prediction) -> list[str]:
 
 
 def _validation_cases(run: Path, data: Path, config: RunConfig) -> list[Case]:
-    by_id = {case.id: case for case in find_cases(data, layout=config.data.layout).cases}
+    found = find_cases(data, layout=config.data.layout, require_labels=config.data.targets is None)
+    by_id = {case.id: case for case in found.cases}
     path = run / "split.json"
     try:
         wanted = json.loads(path.read_text(encoding="utf-8"))["validation"]
