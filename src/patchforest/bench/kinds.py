@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchforest.bench import cost, length, organs, quality, speed
+from patchforest.bench import cost, curves, length, organs, overhead, quality, speed, trees
 from patchforest.bench.kind import Kind
 
 KINDS: dict[str, Kind] = {
@@ -10,5 +10,8 @@ KINDS: dict[str, Kind] = {
     "organs": organs.KIND,
     "speed": speed.KIND,
     "length": length.KIND,
+    "curves": curves.KIND,
+    "overhead": overhead.KIND,
     "cost": cost.KIND,
+    "trees": trees.KIND,
 }

@@ -10,7 +10,7 @@ import typer
 from patchforest.cli import boundary
 from patchforest.cli.terminal import Terminal
 
-NAMES = "quality, organs, speed, length, cost"
+NAMES = "quality, organs, speed, length, curves, overhead, cost"
 
 
 def command(
