@@ -43,7 +43,7 @@ class Refined(nn.Module):
             raise ValueError(f"readout of refined must be one of {', '.join(READOUTS)}; got {c.readout!r}")
         if c.depth < 2:
             raise ValueError(f"two looks need a depth of at least 2; got {c.depth}")
-        self.trunk, self.half, self.growth = Trunk(c), c.depth // 2, c.growth
+        self.trunk, self.blocks_first, self.growth = Trunk(c), c.depth // 2, c.growth
         self.look = TokenReadout(c.width, c.classes, c.patch, hidden=c.width)
         self.paint: PaintReadout | None = None
         self.token: TokenReadout | None = None
@@ -59,13 +59,13 @@ class Refined(nn.Module):
         trunk, encoder = self.trunk, self.trunk.encoder
         assert isinstance(encoder, Encoder)
         image, rasters = trunk.see(image_BCHW)
-        states = encoder.part(trunk.tokens(image, rasters, forest), forest.valid_BL, 0, self.half)
+        states = encoder.part(trunk.tokens(image, rasters, forest), forest.valid_BL, 0, self.blocks_first)
         first = self.look(states, forest)
         second = refine(first, self.q, growth=self.growth)
         carried, stays = carry(states, forest, second)
         fresh = trunk.tokens(image, rasters, second)
         states = carried + fresh * ~stays[..., None]
-        states = encoder.norm(encoder.part(states, second.valid_BL, self.half))
+        states = encoder.norm(encoder.part(states, second.valid_BL, self.blocks_first))
         if self.paint is not None:
             return Staged(self.paint(states, second, rasters), first, second)
         assert self.token is not None
@@ -97,7 +97,7 @@ def refine(first: TokenMask, q: int, *, growth: int = 1) -> ForestBatch:
         likeliest_Bhw = likeliest_Bhw.maximum(1 - likeliest_Bhw)
     unsure_Bhw = (1 - likeliest_Bhw).nan_to_num(0.0).clamp(min=0.0)
     area_B1hw = paint_features(forest.size_BL[..., None].float().square(), forest, forest.cell)
-    detail_Bhw = sum(d / d.sum((1, 2), keepdim=True).clamp(min=1e-12) for d in (unsure_Bhw, 1 / area_B1hw[:, 0]))
+    detail_Bhw = _shares(unsure_Bhw) + _shares(1 / area_B1hw[:, 0])
     sides = [forest.root >> level for level in range((forest.root // forest.cell).bit_length() - 1)]
     weights = [min(1.0, side / q / (2 * forest.cell)) * (side > q) for side in sides]
     budgets = (growth * forest.valid_BL.sum(1)).tolist()
@@ -116,6 +116,11 @@ def refine(first: TokenMask, q: int, *, growth: int = 1) -> ForestBatch:
             for run in _runs(budgets)
         ]
     return built[0] if len(built) == 1 else ForestBatch.join(built)
+
+
+def _shares(detail_Bhw: Tensor) -> Tensor:
+    """Of every image's sum."""
+    return detail_Bhw / detail_Bhw.sum((1, 2), keepdim=True).clamp(min=1e-12)
 
 
 def _runs(values: list[int]) -> list[slice]:
