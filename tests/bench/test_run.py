@@ -43,7 +43,7 @@ def job(name: str, seed: int = 0) -> Contender:
 
 
 def done(out: Path) -> list[str]:
-    return sorted((out / "runs" / "done.txt").read_text().split())
+    return sorted((out / "done.txt").read_text().split())
 
 
 def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_what_is_finished_is_not_done_again_and_what_failed_is(tmp_path: Path) -
     assert [bool(r.failed) for r in first] == [False, True]
     assert first[1].failed == "exit code 1: it is broken"
     assert (job("bad").folder(tmp_path) / "log.txt").read_text() == "it is broken\n"
-    (tmp_path / "runs" / "mended").touch()
+    (tmp_path / "mended").touch()
     told: list[str] = []
     rows = run_all([job("new"), job("a"), job("bad")], tmp_path, tell=told.append)
     assert not any(r.failed for r in rows)
@@ -93,13 +93,10 @@ def test_two_benches_do_not_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_its_processes_and_a_rerun_goes_on(tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
 
     def stop() -> None:
         deadline = time.monotonic() + 30
-        while (
-            not (tmp_path / "runs" / "done.txt").exists() or "sleep" not in (tmp_path / "runs" / "done.txt").read_text()
-        ):
+        while not (tmp_path / "done.txt").exists() or "sleep" not in (tmp_path / "done.txt").read_text():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -38,6 +38,8 @@ def run_bench(kind: str, settings: Settings, *, tell: Callable[[str], None] = la
         chosen.tune(settings, tell)
         return Outcome(None)
     contenders = chosen.plan(settings)
+    if not contenders:
+        raise ValueError(f"nothing to run in bench {kind}; give other sets or sizes")
     tell(f"{kind}: {len(contenders)} runs, {settings.jobs} at a time, {settings.threads} thread(s) each")
     rows = run_all(contenders, settings.out, jobs=settings.jobs, tell=tell)
     failed = tuple(f"{r.contender.title}: {r.failed}" for r in rows if r.failed)

@@ -56,11 +56,14 @@ RATIOS = ("row", "model", "time to that Dice", "training s/image", "prediction s
 
 
 def entries(settings: Settings) -> list[Entry]:
-    """All contenders of every set and size, without budget and seed."""
+    """All contenders of every set and size that its images fill, without budget and seed."""
     found = []
     for name in settings.sets:
+        side = _shorter_side(settings, name)
         for size in settings.sizes or (FULL_SIZES if settings.full else SIZES):
-            known = _contenders(settings, name, size)
+            if side < size:
+                continue
+            known = _contenders(settings, size, side // size)
             if not settings.contenders and not settings.full:
                 known.pop(UNETR)
             found += [Entry(f"{name} {size}", name, model, c) for model, c in picked(known, settings).items()]
@@ -123,7 +126,8 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
     budget = settings.budget(MINUTES).removeprefix("train.max_").replace("_", " ").replace("=", ": ")
     lines = (
         f"Budget of each: {budget} of training (data pipeline and forests count, validations do not); batch {BATCH}; "
-        f"one network a row, of patches of one side. Tokens: of a training window. Input, encoder and rest (stem, "
+        "one network a row, of patches of one side; images are averaged so that the shorter side is no less than the "
+        "size, and sets of smaller images are left out. Tokens: of a training window. Input, encoder and rest (stem, "
         "gathering, readout, loss): seconds an image of a training step, timed apart after the training. Seconds are "
         "CPU seconds of one process, on a GPU wall seconds.",
         f"Dice: of full-size masks of {CASES} validation images, at 10 moments of a training, or 40 of the adaptive "
@@ -142,7 +146,7 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
     )
 
 
-def _contenders(settings: Settings, name: str, size: int) -> dict[str, tuple[str, ...]]:
+def _contenders(settings: Settings, size: int, downscale: int) -> dict[str, tuple[str, ...]]:
     grid = FULL_GRID if settings.full else GRID
     patch = size // grid
     if size % grid or patch & (patch - 1):
@@ -150,7 +154,7 @@ def _contenders(settings: Settings, name: str, size: int) -> dict[str, tuple[str
     stem = [16, 32, 64, 128][: min(patch.bit_length() - 1, 4)]
     base = (
         *(PAPER if settings.full else ()),
-        f"data.downscale={_downscale(settings, name, size)}",
+        f"data.downscale={downscale}",
         f"data.window={size}",
         f"model.patch={patch}",
         f"model.stem={stem}",
@@ -166,14 +170,14 @@ def _contenders(settings: Settings, name: str, size: int) -> dict[str, tuple[str
     }
 
 
-def _downscale(settings: Settings, name: str, size: int) -> int:
-    """So that the shorter side of the set's first image is at least ``size``, and as little more as it can be."""
+def _shorter_side(settings: Settings, name: str) -> int:
+    """Of the first image of a set, in pixels."""
     from patchforest.data.layout import find_cases
     from patchforest.io.open import open_image
 
     recipe = load_config(settings.recipe(name), settings.changes)
     case = find_cases(data_of(name, settings.data, settings.out), layout=recipe.data.layout).cases[0]
-    return max(1, min(open_image(case.image).shape[:2]) // size)
+    return min(open_image(case.image).shape[:2])
 
 
 def _schedule(settings: Settings, entry: Entry) -> tuple[str, ...]:

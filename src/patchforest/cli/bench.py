@@ -10,12 +10,12 @@ import typer
 from patchforest.cli import boundary
 from patchforest.cli.terminal import Terminal
 
-NAMES = "quality, organs, speed, length, curves, overhead, cost"
-
 
 def command(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help=f"What to show: {NAMES}.", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(help="What to show, e.g. quality; any other word lists the kinds.", show_default=False)
+    ],
     data: Annotated[Path, typer.Option(help="Folder that holds a folder for each data set.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for runs, results and note.", show_default=False)],
     recipes: Annotated[Path, typer.Option(help="Folder of recipes, SET.yaml each.")] = Path("recipes"),
