@@ -8,7 +8,7 @@ LARGEST = 512
 """U-Nets train on windows of the recipe's extent, but of no more pixels a side than this."""
 
 GROWTH = 4
-"""Leaves of the second look of ``refined`` for every leaf of the first."""
+"""Leaves of the second look of refined contenders for every leaf of the first."""
 
 PAPER = ("model.width=768", "model.depth=12", "model.heads=12")
 """ViT-B, of the full form."""
@@ -19,8 +19,8 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
 
     The recipe itself is the adaptive contender, APF-UNETR. Models on pixels see the window of the recipe at its
     down-scaling, U-Nets also at others. SHF, whose mask comes from its tokens alone and whose step is the cheapest, has
-    twice as many of them, none shorter than its 16 × 16 answers; ``refined`` is SHF that looks twice, at
-    a quarter of these tokens first. ``full`` gives all of them the sizes of their papers.
+    twice as many of them, none shorter than its 16 × 16 answers. Refined ones look twice, at a quarter of
+    their tokens first. ``full`` gives all of them the sizes of their papers.
     """
     side = equal_side(recipe)
     assert recipe.forest is not None
@@ -29,7 +29,7 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
     vit = PAPER if full else ()
     features = {"unetr": 16, "transunet": 64 if full else 16, "swin_unetr": 48 if full else 12}
     shf = (*vit, "model.patch=8", "forest.cell=16")
-    twice = ("model.name=refined", "model.readout=token", f"model.growth={GROWTH}")
+    twice = ("model.name=refined", f"model.growth={GROWTH}")
     return {
         "U-Net 1x": _unet(recipe, 1, full),
         "U-Net 2x": _unet(recipe, 2, full),
@@ -40,7 +40,8 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
         "APF-UNETR": vit,
         "APF-UNETR, uniform grid": (*vit, f"forest.uniform={side}"),
         "SHF": (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
-        "refined": (*shf, *twice, f"forest.budget={max(2 * budget // GROWTH, 1)}"),
+        "SHF, refined": (*shf, *twice, "model.readout=token", f"forest.budget={max(2 * budget // GROWTH, 1)}"),
+        "APF-UNETR, refined": (*vit, *twice, f"forest.budget={max(budget // GROWTH, 1)}"),
     }
 
 
