@@ -37,7 +37,7 @@ def test_full_sizes_are_those_of_the_papers() -> None:
     recipe = load_config(RECIPES / "hrf.yaml")
     every = contenders_of(recipe, full=True)
     assert list(every) == NAMES
-    for name in ("UNETR", "TransUNet", "APF-UNETR", "APF-UNETR, uniform grid", "SHF", "refined"):
+    for name in ("UNETR", "TransUNet", "APF-UNETR", "APF-UNETR, uniform grid", "SHF", "SHF, refined"):
         config = load_config(RECIPES / "hrf.yaml", every[name])
         assert (config.model.width, config.model.depth, config.model.heads) == (768, 12, 12), name
 
