@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 import patchforest as pf
-from patchforest.nn.adapt.adapt import adapt
 from patchforest.nn.compat import require
 from patchforest.nn.raster import ForestBatch, gather_batch, paint_features
 
@@ -40,7 +39,7 @@ def main() -> None:
     forest = ForestBatch.stack([grid])
     mean, std = (torch.tensor(model.pretrained_cfg[k])[:, None, None] for k in ("mean", "std"))
     with torch.inference_mode():
-        states, _ = adapt(model, patch=side)(gather_batch(image, forest, side), forest)
+        states, _ = pf.adapt(model, patch=side)(gather_batch(image, forest, side), forest)
         original = model.forward_features((image - mean) / std)[:, model.num_prefix_tokens :]
         painted = paint_features(states, forest, side).flatten(2).transpose(1, 2)  # leaves come in Z-order
     difference = float((painted - original).abs().max())
@@ -54,7 +53,7 @@ def main() -> None:
     forest = ForestBatch.stack([leaves])
     pixels = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255
     with torch.inference_mode():
-        states, taps = adapt(model, patch=8)(gather_batch(pixels, forest, 8), forest)
+        states, taps = pf.adapt(model, patch=8)(gather_batch(pixels, forest, 8), forest)
     print(
         f"512 × 768 in {len(leaves)} leaves of {leaves.size.min()} to {leaves.size.max()} pixels instead of "
         f"{512 * 768 // 64} patches of 8: states {tuple(states.shape)}, {len(taps)} taps"

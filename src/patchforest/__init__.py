@@ -32,6 +32,7 @@ _HOME = {
     "label_ceiling": "patchforest.tree.ceiling",
     "encode_forest": "patchforest.tree.serial",
     "decode_forest": "patchforest.tree.serial",
+    "adapt": "patchforest.nn.adapt.adapt",
     "load_model": "patchforest.models.bundle",
     "save_model": "patchforest.models.bundle",
     "predict": "patchforest.infer.predict",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from patchforest.io.volume import open_volume as open_volume
     from patchforest.models.bundle import load_model as load_model
     from patchforest.models.bundle import save_model as save_model
+    from patchforest.nn.adapt.adapt import adapt as adapt
     from patchforest.tree.ceiling import label_ceiling as label_ceiling
     from patchforest.tree.cut import cut_forest as cut_forest
     from patchforest.tree.detail import detail_map as detail_map

@@ -26,6 +26,8 @@ CORE = (
 )
 EXTRAS = {
     "train": (("lightning", "tensorboard"), "patchforest train, patchforest demo"),
+    "backbones": (("timm", "transformers", "torchvision"), "transformers of timm and Hugging Face as backbones"),
+    "medical": (("monai", "einops"), "Swin UNETR, MONAI's ViT as a backbone"),
     "cluster": (("dask", "distributed"), "patchforest prepare --cluster"),
     "volumes": (("nibabel", "pydicom", "pynrrd"), "NIfTI and NRRD volumes, DICOM series"),
     "wsi": (("openslide-python", "openslide-bin", "zarr"), "slides of every scanner, DICOM slides, Zarr and OME-Zarr"),
