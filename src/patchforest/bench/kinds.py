@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchforest.bench import cost, curves, length, organs, overhead, quality, speed, trees
+from patchforest.bench import cost, curves, length, organs, overhead, quality, randomness, speed, trees
 from patchforest.bench.kind import Kind
 
 KINDS: dict[str, Kind] = {
@@ -11,6 +11,7 @@ KINDS: dict[str, Kind] = {
     "speed": speed.KIND,
     "length": length.KIND,
     "curves": curves.KIND,
+    "randomness": randomness.KIND,
     "overhead": overhead.KIND,
     "cost": cost.KIND,
     "trees": trees.KIND,
