@@ -17,6 +17,8 @@ PLAIN = Settings(Path("/secret/data"), Path("/secret/out"))
 @pytest.mark.parametrize(("given", "share", "change"), [
     ({}, 1.0, "train.max_cpu_minutes=2.0"),
     ({}, 0.5, "train.max_cpu_minutes=1.0"),
+    ({"full": True}, 1.0, "train.max_minutes=2.0"),
+    ({"full": True, "cpu_minutes": 3.0}, 1.0, "train.max_cpu_minutes=3.0"),
     ({"cpu_minutes": 0.4}, 1.0, "train.max_cpu_minutes=0.4"),
     ({"minutes": 4.0}, 0.125, "train.max_minutes=0.5"),
     ({"steps": 10}, 0.5, "train.max_steps=5"),

@@ -58,14 +58,17 @@ def ratios_of(rows: Sequence[Row], baseline: str) -> list[Ratio]:
             continue
         best, floor = best_of(base.result["curve"]), base.result["all_foreground"]
         own, other = time_to(row.result["curve"], best), time_to(base.result["curve"], best)
+        training, prediction, tokens = (base.result[k] / row.result[k] for k in ("training", "prediction", "tokens"))
         found.append(
             Ratio(
-                row.contender.set,
-                row.contender.name,
-                row.contender.seed,
-                own,
-                other / own if own and other else None,
-                *(base.result[key] / row.result[key] for key in ("training", "prediction", "tokens")),
+                label=row.contender.set,
+                name=row.contender.name,
+                seed=row.contender.seed,
+                seconds=own,
+                time=other / own if own and other else None,
+                training=training,
+                prediction=prediction,
+                tokens=tokens,
                 counts=best > (floor or 0.0),
             )
         )

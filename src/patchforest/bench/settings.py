@@ -57,8 +57,11 @@ class Settings:
             raise ValueError("give at least one seed")
 
     def budget(self, cpu_minutes: float, *, share: float = 1.0) -> str:
-        """A share of the budget as a change of a recipe; so many CPU minutes where none was given."""
-        given = next((n for n in BUDGETS if getattr(self, n) is not None), "cpu_minutes")
+        """A share of the budget as a change of a recipe.
+
+        Where none was given so many CPU minutes, or, in full form, which is for GPUs, as many minutes of wall time.
+        """
+        given = next((n for n in BUDGETS if getattr(self, n) is not None), "minutes" if self.full else "cpu_minutes")
         amount = getattr(self, given)
         amount = share * (cpu_minutes if amount is None else amount)
         return f"train.max_{given}={max(1, round(amount)) if given == 'steps' else amount}"

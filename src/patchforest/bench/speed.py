@@ -128,8 +128,9 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         f"Budget of each: {budget} of training (data pipeline and forests count, validations do not); batch {BATCH}; "
         "one network a row, of patches of one side; images are averaged so that the shorter side is no less than the "
         "size, and sets of smaller images are left out. Tokens: of a training window. Input, encoder and rest (stem, "
-        "gathering, readout, loss): seconds an image of a training step, timed apart after the training. Seconds are "
-        "CPU seconds of one process, on a GPU wall seconds.",
+        "gathering, readout, loss): seconds an image of a training step, timed apart after the training. Seconds of "
+        "training are on the budget's clock; those of parts and prediction CPU seconds of a process, on a GPU wall "
+        "seconds.",
         f"Dice: of full-size masks of {CASES} validation images, at 10 moments of a training, or 40 of the adaptive "
         "one. Time to that Dice: seconds of training until the first validation that is at or above the best of the "
         "uniform model of the same row and seed, nothing interpolated. Ratios: how many times less than the uniform "
