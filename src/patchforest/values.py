@@ -174,6 +174,15 @@ class PatchSequence:
 Criterion = str | Array | Callable[[Array], Array]
 
 
+@runtime_checkable
+class NodeScorer(Protocol):
+    """Scores the nodes of an image's forest: what ``cut_forest`` takes in place of a criterion that adds up."""
+
+    def scores(self, image: Array, *, cell: int, root: int) -> list[Array]:
+        """Scores of all nodes, cells first and roots last, of an image (H, W, C), uint8 or float in [0, 1]."""
+        ...
+
+
 @dataclass(frozen=True)
 class ForestPolicy:
     """How to cut an image: the settings of ``detail_map`` and ``build_forest`` that a trained model carries along.
@@ -184,13 +193,14 @@ class ForestPolicy:
     Attributes
     ----------
     criterion : name of a criterion of ``tree.detail`` (``edges``, ``canny``, ``gradient``, ``variance``, ``random``,
-        ``uniform``).
+        ``uniform``), or ``scorer``: a trained model says where to look.
     cell : side of the smallest leaf in pixels.
     root : side of a root in pixels, or None for the largest that fits the image.
     budget, threshold, uniform : see ``build_forest``.
     max_depth : most splits below a root, or None.
     window : side of the square image that ``budget`` is meant for, in pixels, or None: ``budget`` whatever the size.
     fresh : draw a fresh random detail map per sample and epoch while training (the forest of SHF).
+    scorer : run folder of that model, for training; a trained model has it in its own folder, under this name.
     """
 
     criterion: str = "edges"
@@ -202,8 +212,11 @@ class ForestPolicy:
     max_depth: int | None = None
     window: int | None = None
     fresh: bool = True
+    scorer: str | None = None
 
     def __post_init__(self) -> None:
+        if (self.criterion == "scorer") != (self.scorer is not None):
+            raise ValueError("criterion scorer goes with scorer, the run folder of a trained one; set both or neither")
         chosen = [n for n in ("budget", "threshold", "uniform") if getattr(self, n) is not None]
         if len(chosen) != 1:
             raise ValueError(f"set exactly one of budget, threshold and uniform; got {chosen or 'none'}")

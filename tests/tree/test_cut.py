@@ -130,3 +130,47 @@ def test_equal_images_equal_forests_whatever_was_cut_between() -> None:
     first = reference.table(cut_forest(image, policy))
     cut_forest(scene(128, seed=3), policy, rng=np.random.default_rng(1))
     assert reference.table(cut_forest(image.copy(), policy)) == first
+
+
+class Corner:
+    """A scorer that looks into the first corner, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[np.ndarray] = []
+
+    def scores(self, image: np.ndarray, *, cell: int, root: int) -> list[np.ndarray]:
+        self.seen.append(image)
+        out, side = [], cell
+        while side <= root:
+            level = np.zeros([-(-s // side) for s in image.shape[:2]], np.float32)
+            level[0, 0] = 1.0
+            out.append(level)
+            side *= 2
+        return out
+
+
+def test_a_scorer_in_place_of_a_criterion() -> None:
+    policy = ForestPolicy(criterion="scorer", scorer="runs/scorer", budget=10, root=64)
+    scorer, image = Corner(), scene(64)
+    forest = cut_forest(image, policy, criterion=scorer)
+    assert scorer.seen[0] is image
+    assert sorted(forest.size.tolist()) == [8, 8, 8, 8, 16, 16, 16, 32, 32, 32]
+    cut_forest(image, policy, criterion=scorer, window=(0, 510))
+    assert scorer.seen[1].dtype == np.float32
+    assert scorer.seen[1].max() <= 0.5
+    with pytest.raises(ValueError, match="pass criterion="):
+        cut_forest(image, policy)
+
+
+def test_random_forests_of_a_scorer_differ_by_seed() -> None:
+    class Noise(Corner):
+        def scores(self, image: np.ndarray, *, cell: int, root: int) -> list[np.ndarray]:
+            return [level * 0 + 1 for level in super().scores(image, cell=cell, root=root)]
+
+    policy = ForestPolicy(criterion="scorer", scorer="runs/scorer", budget=40, root=64)
+    one, same, other = (
+        reference.table(cut_forest(scene(64), policy, criterion=Noise(), rng=np.random.default_rng(seed)))
+        for seed in (0, 0, 1)
+    )
+    assert one == same
+    assert one != other

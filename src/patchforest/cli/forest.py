@@ -26,6 +26,9 @@ def command(
     criterion: Annotated[
         str, typer.Option(help="edges, canny, gradient, variance, random or uniform.", show_default=True)
     ] = "edges",
+    scorer: Annotated[
+        Path | None, typer.Option(help="Run folder of a trained scorer, in place of a criterion.", show_default=False)
+    ] = None,
     window: Annotated[
         tuple[float, float] | None,
         typer.Option(help="LOW HIGH: pixel values for black and white where the image is not 8-bit."),
@@ -45,12 +48,15 @@ def command(
         raise typer.BadParameter("give one of --budget, --threshold and --uniform", ctx=context)
     if (budget, threshold, uniform) == (None, None, None):
         budget = 1024
+    if scorer is not None and str(context.get_parameter_source("criterion")) != "ParameterSource.DEFAULT":
+        raise typer.BadParameter("give one of --criterion and --scorer", ctx=context)
     scale = scale_of(level, mpp, mag, input_mpp)
     from patchforest.report.forest_run import draw_forest_of
     from patchforest.values import ForestPolicy
 
     policy = ForestPolicy(
-        criterion=criterion,
+        criterion=criterion if scorer is None else "scorer",
+        scorer=None if scorer is None else str(scorer),
         cell=cell,
         root=root,
         budget=budget,

@@ -24,7 +24,7 @@ from patchforest.io.scale import AS_STORED, Scale, at_scale
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.forest import FlatGround
 from patchforest.tree.window import unit_range
-from patchforest.values import Array, ForestPolicy
+from patchforest.values import Array, ForestPolicy, NodeScorer
 
 _STRIP = 1 << 24
 
@@ -52,6 +52,7 @@ class ImageSamples(Dataset[Sample]):
         numbers: Mapping[str, int],
         *,
         policy: ForestPolicy | None,
+        scorer: NodeScorer | None = None,
         window: int | tuple[int, int],
         samples_per_epoch: int,
         seed: int,
@@ -70,7 +71,7 @@ class ImageSamples(Dataset[Sample]):
                 f"{window}, {samples_per_epoch}, {downscale}, {seed}"
             )
         self.cases, self.numbers = tuple(cases), dict(numbers)
-        self.policy, self.augment = policy, augment
+        self.policy, self.scorer, self.augment = policy, scorer, augment
         self.samples_per_epoch, self.seed = samples_per_epoch, seed
         self.intensity_window, self.downscale, self.scale = intensity_window, downscale, scale
         self.cache_bytes = cache_bytes
@@ -104,7 +105,8 @@ class ImageSamples(Dataset[Sample]):
         if self.policy is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FlatGround)
-                forest = cut_forest(image, self.policy, rng=rng if self.policy.fresh else None)
+                fresh = rng if self.policy.fresh else None
+                forest = cut_forest(image, self.policy, rng=fresh, criterion=self.scorer)
         pixels = np.ascontiguousarray(unit_range(image).transpose(2, 0, 1))
         case = self.cases[number]
         label: Array = np.array(self.numbers[case.id], np.int16)

@@ -30,7 +30,7 @@ from patchforest.tree.cut import cut_forest
 from patchforest.tree.forest import FlatGround
 from patchforest.tree.tissue import find_tissue
 from patchforest.tree.window import unit_range
-from patchforest.values import Array, Forest, ForestPolicy
+from patchforest.values import Array, Forest, ForestPolicy, NodeScorer
 
 _MAX_PLACES = 2000  # remembered foreground pixels a class and image
 TISSUE = -1
@@ -117,6 +117,7 @@ class WindowSamples(Dataset[Sample]):
     ----------
     cases : with masks.
     policy : how to cut the forest of each window after augmentation, at random if ``policy.fresh``; None: no forest.
+    scorer : cuts the forests, where the policy's criterion is ``scorer``.
     window : side of the square windows, or their (height, width), in pixels of the down-scaled image. Smaller images
         are reflected at their far edges; the label is -1 there.
     seed : not negative.
@@ -141,6 +142,7 @@ class WindowSamples(Dataset[Sample]):
         cases: Sequence[Case],
         *,
         policy: ForestPolicy | None,
+        scorer: NodeScorer | None = None,
         window: int | tuple[int, int],
         samples_per_epoch: int,
         seed: int,
@@ -168,7 +170,7 @@ class WindowSamples(Dataset[Sample]):
             if case.label is None:
                 raise InputError(case.image, "has no mask", "training needs one for every image")
         self.cases = tuple(cases)
-        self.policy, self.augment = policy, augment
+        self.policy, self.scorer, self.augment = policy, scorer, augment
         self.samples_per_epoch, self.seed, self.foreground = samples_per_epoch, seed, foreground
         self.label_map = dict(label_map) if label_map is not None else None
         self.num_classes, self.intensity_window, self.downscale = num_classes, intensity_window, downscale
@@ -206,7 +208,8 @@ class WindowSamples(Dataset[Sample]):
         if self.policy is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FlatGround)  # windows of nothing but ground are as they should be
-                forest = cut_forest(image, self.policy, rng=rng if self.policy.fresh else None)
+                fresh = rng if self.policy.fresh else None
+                forest = cut_forest(image, self.policy, rng=fresh, criterion=self.scorer)
         pixels = np.ascontiguousarray(unit_range(image).transpose(2, 0, 1))
         return Sample(pixels, label, forest, self.cases[number].id, origin, (int(frame[0]), int(frame[1])))
 

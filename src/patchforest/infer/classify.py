@@ -14,6 +14,7 @@ import torch
 
 from patchforest.errors import InputError
 from patchforest.infer.predict import FLIPS, inference
+from patchforest.infer.scorer import scorer_of
 from patchforest.infer.working import WorkingImage, as_source
 from patchforest.io.open import open_image
 from patchforest.models.bundle import Bundle, load_model
@@ -89,7 +90,8 @@ def _look(bundle: Bundle, pixels: Array, tree: int) -> tuple[Array, int]:
     device = next(network.parameters()).device
     batch, tokens = None, 0
     if bundle.spec.forest is not None:
-        forest = cut_forest(pixels, bundle.spec.forest, rng=np.random.default_rng(tree) if tree else None)
+        rng = np.random.default_rng(tree) if tree else None
+        forest = cut_forest(pixels, bundle.spec.forest, rng=rng, criterion=scorer_of(bundle))
         batch, tokens = ForestBatch.stack([forest], device=device), len(forest)
     elif hasattr(network, "num_tokens"):
         tokens = network.num_tokens(pixels.shape[:2])  # type: ignore[operator]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from patchforest.errors import InputError
 from patchforest.infer.blend import blended_rows
+from patchforest.infer.scorer import scorer_of
 from patchforest.infer.windows import MEMORY, plan_grid
 from patchforest.infer.working import Tissue, WorkingImage, as_source
 from patchforest.io.open import open_image
@@ -102,6 +103,8 @@ def predict(
     """
     bundle = load_model(Path(model)) if isinstance(model, str | Path) else model
     name = str(image) if isinstance(image, str | Path) else "image"
+    if bundle.spec.of_images:
+        raise InputError(name, f"the model {bundle.spec.model.name} gives classes, not masks", "use infer.classify")
     if isinstance(image, str | Path):
         image = open_image(Path(image))
     source = image if isinstance(image, ImageSource) else as_source(np.asarray(image), name)
@@ -251,7 +254,7 @@ def _forward(bundle: Bundle, image: Array, place: tuple[int, ...], tree: int) ->
     device, forest, batch = _device(bundle.network), None, None
     if bundle.spec.forest is not None:
         rng = np.random.default_rng(tree) if tree else None
-        forest = cut_forest(image, bundle.spec.forest, rng=rng)
+        forest = cut_forest(image, bundle.spec.forest, rng=rng, criterion=scorer_of(bundle))
         batch = ForestBatch.stack([forest], place=torch.tensor([place], dtype=torch.float32), device=device)
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device)
     logits, read = _ask(bundle.network, pixels, batch)

@@ -12,6 +12,7 @@ from patchforest.errors import InputError
 from patchforest.infer.blend import Enlargement
 from patchforest.io.array import ArraySource
 from patchforest.io.scale import Scale, ScaledSource, at_scale, thumbnail
+from patchforest.models.build import MODELS, scores_leaves
 from patchforest.models.bundle import ModelSpec
 from patchforest.tree.tissue import find_tissue
 from patchforest.tree.window import unit_range
@@ -38,6 +39,9 @@ class WorkingImage:
     def __init__(self, source: ImageSource, spec: ModelSpec, path: str | Path = "image") -> None:
         if spec.model.spatial == 3:
             raise InputError(path, "is an image, and the model reads volumes", "give it volumes, or a model of images")
+        if scores_leaves(MODELS.get(spec.model.name)):
+            hint = "train one of masks with forest.criterion=scorer and forest.scorer=its folder"
+            raise InputError(path, "the model is a scorer, which cuts forests and makes no masks", hint)
         if source.shape[2] != spec.model.channels:
             given = f"has {source.shape[2]} channels, the model was trained on {spec.model.channels}"
             raise InputError(path, given, "convert the image, or use a model for such images")

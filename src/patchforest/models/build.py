@@ -12,6 +12,7 @@ from patchforest.models.backbone import resolve_backbone
 from patchforest.models.config import ModelConfig
 from patchforest.models.hipt import HIPT
 from patchforest.models.refined import Refined
+from patchforest.models.scorer import Scorer
 from patchforest.models.shf import SHF
 from patchforest.models.swin_unetr import SwinUNETR
 from patchforest.models.transunet import TransUNet
@@ -30,6 +31,7 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "unetr": UNETR,
     "transunet": TransUNet,
     "swin_unetr": SwinUNETR,
+    "scorer": Scorer,
 }
 VOLUMETRIC = ("shf", "apf_vit")
 """Models that read octrees of volumes as well."""
@@ -65,6 +67,11 @@ def build_model(config: ModelConfig) -> nn.Module:
 def gives_classes(model: object) -> bool:
     """Whether a network, or its class, answers with one class an image, where others make masks."""
     return bool(getattr(model, "classifies", False))
+
+
+def scores_leaves(model: object) -> bool:
+    """Whether a network, or its class, says where leaves should be small, and nothing of an image's classes."""
+    return bool(getattr(model, "scores_leaves", False))
 
 
 def has_fixed_window(model: object) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from torch import nn
 
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_bytes, write_json
-from patchforest.models.build import MODELS, build_model, gives_classes
+from patchforest.models.build import MODELS, build_model, gives_classes, scores_leaves
 from patchforest.models.config import ModelConfig, VolumeSpec
 from patchforest.values import ForestPolicy
 
 FORMAT = 2
+SCORER = "scorer"
+"""The criterion of forests cut by a trained scorer, and the folder that holds it beside the model's weights."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +67,28 @@ class ModelSpec:
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A network in evaluation mode and its specification."""
+    """A network in evaluation mode and its specification.
+
+    ``scorer`` says where its forests are fine, if its policy's criterion is ``scorer``; see ``infer.scorer``.
+    """
 
     network: nn.Module
     spec: ModelSpec
+    scorer: Bundle | None = None
 
 
-def save_model(folder: str | Path, network: nn.Module, spec: ModelSpec) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into ``folder``, each whole or not at all."""
+def save_model(folder: str | Path, network: nn.Module, spec: ModelSpec, scorer: Bundle | None = None) -> None:
+    """Write ``config.json`` and ``model.safetensors`` into ``folder``, each whole or not at all, and ``scorer/`` alike.
+
+    Raises ValueError where the forest's criterion is ``scorer`` and none is given.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if spec.forest is not None and spec.forest.criterion == SCORER:
+        if scorer is None:
+            raise ValueError("this model's forests need a scorer; pass scorer=")
+        save_model(folder / SCORER, scorer.network, scorer.spec)
+        spec = replace(spec, forest=replace(spec.forest, scorer=SCORER))
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     whole = save(state, metadata={"format": "pt", "sha256": _digest(state)})
     write_bytes(folder / "model.safetensors", _in_order(whole))
@@ -113,7 +127,17 @@ def load_model(folder: str | Path, device: torch.device | str = "cpu") -> Bundle
             folder / "config.json", f"its model cannot be built: {error}", "use the file it came with"
         ) from None
     network.load_state_dict(state)
-    return Bundle(network=network.eval().to(device), spec=spec)
+    return Bundle(network=network.eval().to(device), spec=spec, scorer=_scorer(folder, spec))
+
+
+def _scorer(folder: Path, spec: ModelSpec) -> Bundle | None:
+    """The scorer in a model's folder, on the CPU; InputError where there is another model."""
+    if spec.forest is None or spec.forest.criterion != SCORER:
+        return None
+    scorer = load_model(folder / SCORER)
+    if not scores_leaves(scorer.network) or scorer.scorer is not None:
+        raise InputError(folder / SCORER, f"holds the model {scorer.spec.model.name}, no scorer", "copy it again")
+    return scorer
 
 
 def load_spec(folder: str | Path) -> ModelSpec:
@@ -127,6 +151,8 @@ def fingerprint(bundle: Bundle) -> str:
     for name, value in bundle.network.state_dict().items():
         state.update(name.encode())
         state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    if bundle.scorer is not None:
+        state.update(fingerprint(bundle.scorer).encode())
     return state.hexdigest()
 
 

@@ -18,17 +18,18 @@ class ModelConfig:
     width, depth, heads : of the transformer (ViT-B: 768, 12, 12); for ``unet`` width and depth of the U.
     patch : side p to which every leaf is resampled, in pixels; of ``unetr`` the side of its patches.
     cell : side of the smallest leaf in level-0 pixels; must be the forest's.
-    q : output side per leaf of the token readout; default 2 · patch.
+    q : output side per leaf of the token readout, and that for which a scorer places leaves; default 2 · patch.
     readout : of ``apf_unetr``: ``paint`` (leaf states and stem features, light convolutions), ``raster`` (UNETR on
         registered rasters), ``pseudo`` (the papers' √L grid, for comparison); of ``refined``: ``paint`` or ``token``.
-    stem : widths of the convolutional stem before gathering, strides 2, 4, ...; empty for none.
+    stem : widths of the convolutional stem before gathering, strides 2, 4, ...; empty for none. Of ``scorer``: of all
+        its convolutions.
     stride : of the finest features of the ``paint`` readout, which answer on stride × stride values a cell.
     embedding : ``place`` (of a leaf in the image), ``window`` (in what the network sees of it; better where few images
         or volumes teach) or the papers' ``index``.
     max_tokens : length of the ``index`` embedding.
     features : width of the UNETR decoder, of the stem of ``transunet``, feature size of ``swin_unetr``.
     image_branch : UNETR's full-resolution image branch.
-    downscale : of ``unet``: it sees the image area-averaged by this factor.
+    downscale : of ``unet`` and ``scorer``: it sees the image area-averaged by this factor.
     dropout : in the transformer.
     pooling : of ``vit`` and ``apf_vit``, over the tokens of an image: ``tokens`` (plain mean: detail weighs more),
         ``area`` (by the pixels each shows) or ``attention`` (learned, with a gate).

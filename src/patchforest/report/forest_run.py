@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from patchforest.errors import InputError
 from patchforest.io.scale import AS_STORED, Scale, at_scale, thumbnail
 from patchforest.report.display import Window
 from patchforest.values import Array, Forest, ForestPolicy, ImageSource, Region
@@ -146,7 +147,9 @@ def _cut(image: Array, policy: ForestPolicy, window: Window | None, clock: _Cloc
     shape = (int(image.shape[0]), int(image.shape[1]))
     root = policy.root or default_root(shape, policy.cell)
     detail: Array | list[Array]
-    if policy.criterion == "variance":
+    if policy.scorer is not None:
+        detail = _scored(image, policy, root, window, clock)
+    elif policy.criterion == "variance":
         detail = variance_pyramid(image, policy.cell, root, window=window)
     else:
         detail = detail_map(image, policy.cell, criterion=policy.criterion, window=window)
@@ -162,6 +165,22 @@ def _cut(image: Array, policy: ForestPolicy, window: Window | None, clock: _Cloc
     )
     clock.lap("forest")
     return forest
+
+
+def _scored(image: Array, policy: ForestPolicy, root: int, window: Window | None, clock: _Clock) -> list[Array]:
+    """Scores of a policy's scorer; loading it and its library is timed apart."""
+    from patchforest.infer.scorer import LeafScorer, load_scorer, scorer_q
+    from patchforest.tree.window import unit_range
+
+    assert policy.scorer is not None
+    bundle = load_scorer(policy.scorer)
+    channels = bundle.spec.model.channels
+    if image.ndim == 3 and image.shape[2] != channels:
+        what = f"was trained on {channels} channels, and the image has {image.shape[2]}"
+        raise InputError(policy.scorer, what, "give an image as those it was trained on")
+    clock.lap("load the scorer")
+    pixels = image if image.dtype == np.uint8 and window is None else unit_range(image, window)
+    return LeafScorer(bundle, scorer_q(bundle.spec.model)).scores(pixels, cell=policy.cell, root=root)
 
 
 class _Clock:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from patchforest.infer.predict import Prediction, inference
+from patchforest.infer.scorer import scorer_of
 from patchforest.infer.windows import blend_weights
 from patchforest.models.bundle import Bundle
 from patchforest.nn.raster import ForestBatch
@@ -40,7 +41,7 @@ def output_grid(bundle: Bundle) -> OutputGrid:
     if spec.forest is not None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of course there is nothing to see in a blank image
-            forest = ForestBatch.stack([cut_forest(blank, spec.forest)], device=device)
+            forest = ForestBatch.stack([cut_forest(blank, spec.forest, criterion=scorer_of(bundle))], device=device)
     with inference(bundle.network):
         pixels = torch.from_numpy(blank.transpose(2, 0, 1))[None].to(device)
         output = answer(bundle.network.output(pixels, forest))  # type: ignore[operator]

@@ -24,6 +24,7 @@ from patchforest.train.class_metrics import ClassScores, class_scores
 from patchforest.train.config import DataConfig, RunConfig
 from patchforest.train.task import TrainingTask
 from patchforest.train.validate import evenly
+from patchforest.values import NodeScorer
 
 
 def targets_of(data: DataConfig, cases: CaseList) -> Targets:
@@ -39,14 +40,20 @@ def targets_of(data: DataConfig, cases: CaseList) -> Targets:
 
 
 def image_samples(
-    config: RunConfig, cases: Sequence[Case], targets: Targets, *, samples_per_epoch: int
+    config: RunConfig,
+    cases: Sequence[Case],
+    targets: Targets,
+    *,
+    samples_per_epoch: int,
+    scorer: NodeScorer | None = None,
 ) -> ImageSamples:
-    """Training samples of a resolved configuration."""
+    """Training samples of a resolved configuration; ``scorer`` cuts the forests where their policy wants one."""
     c = config.data
     return ImageSamples(
         cases,
         targets.numbers,
         policy=config.forest,
+        scorer=scorer,
         window=c.window,
         samples_per_epoch=samples_per_epoch,
         seed=config.train.seed,
@@ -109,8 +116,10 @@ class ClassValidator:
         limit: int | None = None,
         precision: str = "fp32",
         stop: Callable[[], bool] = lambda: False,
+        scorer: Bundle | None = None,
     ) -> None:
         self.cases = tuple(cases[i] for i in evenly(len(cases), limit))
+        self._scorer = scorer
         self._spec, self._targets, self._precision, self._stop = spec, targets, precision, stop
         self._scale = scale
 
@@ -121,7 +130,7 @@ class ClassValidator:
     def __call__(self, network: nn.Module) -> ClassValidation | None:
         """The scores, or None when stopped on the way or without cases."""
         start, said = time.perf_counter(), []
-        bundle = Bundle(network=network, spec=self._spec)
+        bundle = Bundle(network=network, spec=self._spec, scorer=self._scorer)
         for case in self.cases:
             if self._stop():
                 return None

@@ -24,8 +24,8 @@ from patchforest.data.targets import Targets
 from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
 from patchforest.models.backbone import resolve_backbone
-from patchforest.models.build import MODELS, build_model, gives_classes, has_fixed_window
-from patchforest.models.bundle import ModelSpec
+from patchforest.models.build import MODELS, build_model, gives_classes, has_fixed_window, scores_leaves
+from patchforest.models.bundle import SCORER, Bundle, ModelSpec
 from patchforest.models.pretrained import load_backbone
 from patchforest.train.compat import require_lightning
 from patchforest.train.config import RunConfig, differences, load_config, save_config
@@ -35,6 +35,7 @@ from patchforest.train.prepare import resolved_classes, resolved_policy
 from patchforest.train.progress import Progress
 from patchforest.train.sequences import check_items, open_prepared
 from patchforest.train.volumes import resolved_volume_policy
+from patchforest.values import ForestPolicy
 
 if TYPE_CHECKING:
     from patchforest.train.recorder import RunFolder
@@ -134,6 +135,7 @@ def _check(parts: Parts, config: RunConfig) -> None:
         check_items(parts.prepared, parts.validation, "validation")
     if config.train.weights is not None:
         load_backbone(build_model(config.model), config.model, config.train.weights)
+    scorer_for(config, model_spec(config))
 
 
 def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
@@ -174,9 +176,36 @@ def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
         raise InputError("configuration", what, f"set model.name to one of {known}")
     if network.needs_forest and forest is None:
         raise InputError("configuration", f"{model.name} reads a forest", "set forest.budget, e.g. forest.budget=1024")
-    if not network.needs_forest:
+    _check_scorer(config, scores_leaves(network), forest)
+    if not network.needs_forest and not scores_leaves(network):
         forest = None
     return replace(config, model=model, forest=forest, data=replace(config.data, classes=classes))
+
+
+def _check_scorer(config: RunConfig, is_scorer: bool, forest: ForestPolicy | None) -> None:
+    """InputError for a scorer without forests to be scored by, or one where none can be."""
+    by_scorer = forest is not None and forest.criterion == SCORER
+    if is_scorer and forest is None:
+        what = "a scorer is judged by the forests that it cuts"
+        raise InputError("configuration", what, "set forest.budget, e.g. forest.budget=1024")
+    if is_scorer and by_scorer:
+        raise InputError("configuration", "a scorer reads no forest of another one", "leave forest.criterion out")
+    if config.volume is not None and (is_scorer or by_scorer):
+        raise InputError("configuration", "scorers are for images, not for volumes", "set forest.criterion=edges")
+
+
+def scorer_for(config: RunConfig, spec: ModelSpec) -> Bundle | None:
+    """The scorer that a configuration names for its forests; None where their criterion has a name of its own.
+
+    Raises InputError where there is none, or one that sees images otherwise than the model.
+    """
+    if config.forest is None or config.forest.scorer is None:
+        return None
+    from patchforest.infer.scorer import load_scorer, require_same_view
+
+    scorer = load_scorer(config.forest.scorer)
+    require_same_view(scorer.spec, spec, config.forest.scorer)
+    return scorer
 
 
 def model_spec(config: RunConfig) -> ModelSpec:
@@ -233,10 +262,11 @@ def _train(folder: RunFolder, config: RunConfig, parts: Parts, progress: Progres
     if config.train.threads is not None:
         torch.set_num_threads(config.train.threads)
     checkpoint = _checkpoint(folder, progress)
-    task, prepared = make_task(config, parts, fresh=checkpoint is None), parts.prepared
-    _require_space(folder, task)
     spec = model_spec(config)
-    validator = make_validator(config, spec, parts, stop)
+    scorer = scorer_for(config, spec)
+    task, prepared = make_task(config, parts, scorer, fresh=checkpoint is None), parts.prepared
+    _require_space(folder, task)
+    validator = make_validator(config, spec, parts, stop, scorer)
     parameters = sum(p.numel() for p in task.network.parameters())
     if prepared is not None and prepared.num_failed:
         progress.line(f"{prepared.num_failed} cases that could not be prepared are left out")
@@ -245,7 +275,7 @@ def _train(folder: RunFolder, config: RunConfig, parts: Parts, progress: Progres
         f"{len(task.samples.cases)} {'images' if prepared is None else 'prepared images'}, validating on "
         f"{len(validator.cases)}; {folder.root}"
     )
-    recorder = Recorder(folder, spec, validator, progress, stop)
+    recorder = Recorder(folder, spec, validator, progress, stop, scorer)
     with _quietly():
         trainer = _trainer(folder, config, recorder)
         trainer.fit(task, ckpt_path=None if checkpoint is None else str(checkpoint))

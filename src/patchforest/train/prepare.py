@@ -20,9 +20,10 @@ from patchforest.data.prepared import PrepareSettings, setting_differences
 from patchforest.data.tables import some
 from patchforest.errors import InputError
 from patchforest.io.open import open_image
+from patchforest.models.bundle import SCORER
 from patchforest.models.config import ModelConfig
 from patchforest.train.config import DataConfig, RunConfig
-from patchforest.tree.cut import cut_forest
+from patchforest.tree.cut import build_by_policy, cut_forest
 from patchforest.tree.gather import check_patch
 from patchforest.values import Forest, ForestPolicy
 
@@ -71,6 +72,8 @@ def prepare_settings(config: RunConfig, classes: Sequence[str] | None, channels:
     policy = resolved_policy(config)
     if policy is None:
         raise InputError("configuration", "has no forest to cut", "set forest.budget, e.g. forest.budget=1024")
+    if policy.criterion == SCORER:
+        raise InputError("configuration", "prepare cuts no forests by a scorer", "set forest.criterion=edges")
     q = config.model.q or 2 * config.model.patch
     one = np.zeros((1, 2), np.int64)
     leaf = Forest(one, one[:, 0] + policy.cell, one[:, 0], (policy.cell,) * 2, policy.cell, policy.cell)
@@ -109,7 +112,10 @@ def resolved_policy(config: RunConfig) -> ForestPolicy | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of course there is nothing to see in it
-            cut_forest(blank, policy)
+            if policy.criterion == SCORER:  # which is not known yet, and changes no side
+                build_by_policy(np.zeros((-(-height // policy.cell), -(-width // policy.cell))), policy, blank.shape)
+            else:
+                cut_forest(blank, policy)
     except ValueError as error:
         raise InputError("configuration", f"forest: {error}", "correct that setting") from None
     return policy

@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from patchforest.io.atomic import write_json, write_text
-from patchforest.models.bundle import ModelSpec, save_model
+from patchforest.models.bundle import Bundle, ModelSpec, save_model
 from patchforest.train.checkpoint import checkpoint_path, prune
 from patchforest.train.engine import lightning
 from patchforest.train.progress import Progress
@@ -100,8 +100,9 @@ class Recorder(lightning.Callback):
         validator: Scorer,
         progress: Progress,
         stop: StopRequest,
+        scorer: Bundle | None = None,
     ) -> None:
-        self._folder, self._spec, self._validator = folder, spec, validator
+        self._folder, self._spec, self._validator, self._scorer = folder, spec, validator, scorer
         self._progress, self._stop = progress, stop
         self._columns = validator.columns(spec.classes)
         self.finished, self._saved, self._written = False, time.monotonic(), 0.0
@@ -169,13 +170,13 @@ class Recorder(lightning.Callback):
         if self._stop():
             return
         self._validations, self._validated_at = self._validation_number(task), task.budget.steps
-        save_model(self._folder.last, task.final_network, self._spec)
+        save_model(self._folder.last, task.final_network, self._spec, self._scorer)
         if result is not None:
             self._add_row(trainer, task, result)
             better = result.score > self.best
             if better:
                 self.best = result.score
-                save_model(self._folder.best, task.final_network, self._spec)
+                save_model(self._folder.best, task.final_network, self._spec, self._scorer)
             self._progress.line(f"step {task.budget.steps}: validation {result.line}{' best' if better else ''}")
         self._checkpoint(trainer, task)
 

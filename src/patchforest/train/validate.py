@@ -76,6 +76,7 @@ class Validator(MaskValidator):
     scale : see the cases, and compare their masks, at this scale.
     limit : at most so many cases, evenly spread over the list; None: all.
     stop : asked after every case; True abandons the validation.
+    scorer : cuts the forests, where their policy wants one.
     """
 
     def __init__(
@@ -88,15 +89,17 @@ class Validator(MaskValidator):
         limit: int | None = None,
         precision: str = "fp32",
         stop: Callable[[], bool] = lambda: False,
+        scorer: Bundle | None = None,
     ) -> None:
         self.cases = tuple(cases[i] for i in evenly(len(cases), limit))
+        self._scorer = scorer
         self._spec, self._label_map, self._precision, self._stop = spec, label_map, precision, stop
         self._scale = scale
 
     def __call__(self, network: nn.Module) -> Validation | None:
         """The scores, or None when stopped on the way or without cases."""
         start, scores, empty = time.perf_counter(), [], 0
-        bundle, options = Bundle(network=network, spec=self._spec), {"precision": self._precision}
+        bundle, options = Bundle(network=network, spec=self._spec, scorer=self._scorer), {"precision": self._precision}
         for case in self.cases:
             if self._stop():
                 return None

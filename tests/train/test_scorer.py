@@ -1,0 +1,140 @@
+"""A scorer learns the errors of painted leaves, is judged by its forests, and cuts those of another run."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from patchforest.data.layout import find_cases
+from patchforest.errors import InputError
+from patchforest.infer.predict import predict
+from patchforest.infer.scorer import LeafScorer, load_scorer
+from patchforest.models.build import build_model
+from patchforest.models.bundle import load_model
+from patchforest.models.scorer import BLOCKS, WrongShares
+from patchforest.train.config import parse_config
+from patchforest.train.fit import fit
+from patchforest.train.scorer import CeilingValidator, scorer_loss, wrong_shares
+from patchforest.tree.cut import cut_forest
+from tests.train.runs import settings
+
+
+def raw(**train: Any) -> dict[str, Any]:
+    """A scorer's run on the discs."""
+    out = settings(**train)
+    out["model"] = {"name": "scorer", "stem": [4, 8, 8], "downscale": 2, "q": 4}
+    out["forest"] = {"budget": 5, "cell": 4, "criterion": "gradient"}
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    before = torch.get_num_threads()
+    run = fit(parse_config(raw(max_steps=60)), data, tmp_path_factory.mktemp("scorers") / "scorer", quiet=True)
+    torch.set_num_threads(before)
+    return run
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((64, 128), 2), ((50, 75), 3)])
+@pytest.mark.parametrize("stride", [8, 16])
+def test_shares_are_those_of_painted_blocks(shape: tuple[int, int], classes: int, stride: int) -> None:
+    rng = np.random.default_rng(stride)
+    label = np.repeat(np.repeat(rng.integers(0, classes, (16, 32)), 4, 0), 4, 1)[: shape[0], : shape[1]]
+    label[rng.random(shape) < 0.2] = 0
+    label[rng.random(shape) < 0.1] = -1
+    shares, known = wrong_shares(torch.from_numpy(label)[None], classes, stride)
+    grid = tuple(-(-s // stride) for s in shape)
+    assert shares.shape == (1, len(BLOCKS), *grid)
+    for number, block in enumerate(BLOCKS):
+        wrong = np.zeros(shape)
+        for row in range(0, shape[0], block):
+            for column in range(0, shape[1], block):
+                here = slice(row, row + block), slice(column, column + block)
+                held = [(label[here] == k).sum() for k in range(classes)]
+                wrong[here] = (label[here] != int(np.argmax(held))) & (label[here] >= 0)
+        for row, column in np.ndindex(grid):
+            here = slice(row * stride, (row + 1) * stride), slice(column * stride, (column + 1) * stride)
+            count = (label[here] >= 0).sum()
+            assert float(known[0, 0, row, column]) == pytest.approx(count / stride**2)
+            assert float(shares[0, number, row, column]) == pytest.approx(wrong[here].sum() / max(count, 1), abs=1e-6)
+
+
+def test_the_loss_is_least_at_the_mean_share() -> None:
+    labels = torch.zeros(2, 64, 64, dtype=torch.int64)
+    labels[0, :9, :13] = 1
+    mean = wrong_shares(labels, 2, 8)[0].mean(0, keepdim=True).clamp(1e-6, 1 - 1e-6)
+    logits = torch.logit(mean).requires_grad_()
+    both = WrongShares(logits.expand(2, -1, -1, -1), 8)
+    scorer_loss(both, labels, 2).backward()
+    assert logits.grad is not None
+    assert float(logits.grad.abs().max()) < 1e-6
+
+
+def test_unknown_pixels_teach_nothing() -> None:
+    labels = torch.randint(0, 2, (1, 64, 64))
+    labels[:, :, 32:] = -1
+    logits = torch.full((1, len(BLOCKS), 8, 8), 3.0, requires_grad=True)
+    scorer_loss(WrongShares(logits, 8), labels, 2).backward()
+    assert logits.grad is not None
+    assert logits.grad[..., :4].abs().min() > 0
+    assert not logits.grad[..., 4:].any()
+    assert float(scorer_loss(WrongShares(logits.detach(), 8), torch.full_like(labels, -1), 2)) == 0
+
+
+def test_a_run_learns_to_look_where_the_label_is(trained: Path, data: Path) -> None:
+    with open(trained / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["ceiling"]]
+    assert len(rows) == 2
+    assert float(rows[-1]["ceiling"]) > 0.5
+    spec = load_model(trained).spec
+    assert spec.forest is not None
+    assert spec.forest.criterion == "gradient"
+    validator = CeilingValidator(find_cases(data).cases, spec, None)
+    found = validator(load_model(trained).network)
+    assert found is not None
+    assert found.cases == 6
+    untrained = validator(build_model(spec.model))
+    assert untrained is not None
+    assert found.edges == untrained.edges
+    assert found.ceiling > untrained.ceiling
+
+
+def test_it_cuts_the_forests_of_another_run(trained: Path, data: Path, tmp_path: Path) -> None:
+    model = settings(max_steps=4)
+    model["forest"] |= {"criterion": "scorer", "scorer": str(trained)}
+    for number, workers in enumerate((0, 2)):
+        model["train"]["num_workers"] = workers
+        fit(parse_config(model), data, tmp_path / str(number), quiet=True)
+    same = [(tmp_path / n / "last" / "model.safetensors").read_bytes() for n in "01"]
+    assert same[0] == same[1]
+    bundle = load_model(tmp_path / "0")
+    image = np.random.default_rng(0).integers(0, 256, (56, 72, 3)).astype(np.uint8)
+    said = predict(bundle, image, window="whole")
+    assert bundle.spec.forest is not None
+    scorer = LeafScorer(load_scorer(trained), 16)
+    wanted = cut_forest(image.astype(np.float32) / 255, bundle.spec.forest, criterion=scorer)
+    assert said.forest is not None
+    assert np.array_equal(said.forest.origin, wanted.origin)
+
+
+def test_what_cannot_be_is_said(trained: Path, data: Path, tmp_path: Path) -> None:
+    def refused(change: dict[str, dict[str, Any]], match: str, base: dict[str, Any] | None = None) -> None:
+        tried = base or raw(max_steps=1)
+        for section, values in change.items():
+            tried[section] = {**tried.get(section, {}), **values} if values else None
+        with pytest.raises(InputError, match=match):
+            fit(parse_config(tried), data, tmp_path / "run", quiet=True)
+
+    by_scorer = {"criterion": "scorer", "scorer": str(trained)}
+    refused({"forest": {}}, "judged by the forests")
+    refused({"forest": by_scorer}, "reads no forest of another one")
+    refused({"forest": {"criterion": "scorer"}}, "set both or neither")
+    refused({"forest": {"scorer": str(trained)}}, "set both or neither")
+    masks = settings(max_steps=1)
+    refused({"forest": by_scorer, "data": {"downscale": 2}}, r"trained at downscale 1", masks)
+    refused({"forest": {"criterion": "scorer", "scorer": str(tmp_path / "no")}}, "no such folder", settings())
