@@ -93,7 +93,7 @@ def band_of(runs: Sequence[Points], places: int = PLACES) -> Band:
         raise ValueError("a band needs at least one run, and points of every run")
     first, last = max(r[0][0] for r in runs), min(r[-1][0] for r in runs)
     time = np.linspace(first, max(last, first), places if last > first else 1)
-    values = np.array([np.interp(time, *zip(*run)) for run in runs])
+    values = np.array([np.interp(time, [at for at, _ in run], [value for _, value in run]) for run in runs])
     return Band(
         tuple(time.tolist()),
         tuple(values.mean(0).tolist()),

@@ -133,7 +133,7 @@ def _steps(
     decoding = 0.0
     for number in range(WARM + STEPS):
         with watch.part(CROP):
-            samples = [task.samples[i] for i in range(number * batch, (number + 1) * batch)]  # type: ignore[misc]
+            samples: list[Any] = [task.samples[i] for i in range(number * batch, (number + 1) * batch)]
         with watch.part(COLLATE):
             items = collate(samples)
         tokens = max(len(f) for f in items.forests) if items.forests else 0
