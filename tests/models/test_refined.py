@@ -50,6 +50,15 @@ def test_states_go_with_their_leaves(rng: np.random.Generator) -> None:
         assert 0 < kept < len(news[0]) + len(news[1])
 
 
+def test_means_of_float32_states_are_exact_far_into_the_sequence(rng: np.random.Generator) -> None:
+    old, new = random_forest(rng, (1024, 1024), budget=4000), random_forest(rng, (1024, 1024), budget=900)
+    states = torch.randn(1, len(old), 3) + 5
+    batches = ForestBatch.stack([old]), ForestBatch.stack([new])
+    got, expected = carry(states, *batches)[0], carry(states.double(), *batches)[0]
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got.double(), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_leaves_go_where_the_answer_is_mixed_or_unsure() -> None:
     """The left half is surely background; an edge runs through the right half: the leaves gather along it."""
     old = build_forest(np.ones((16, 16)), shape=(128, 128), cell=8, uniform=32, root=128)

@@ -144,7 +144,7 @@ def carry(states_BLD: Tensor, old: ForestBatch, new: ForestBatch) -> tuple[Tenso
     end_BM = torch.cat([start_BM[:, 1:], counts_B1], 1).maximum(start_BM + 1).clamp(max=length)
     inside_BM = start_BM.clamp(max=length - 1)
     alone_BM = end_BM - start_BM == 1
-    area_BL = old.area_BL.to(states_BLD.dtype if states_BLD.dtype == torch.float64 else torch.float32)
+    area_BL = old.area_BL.double()  # differences of long running sums
     sums_BLD = F.pad((states_BLD.to(area_BL.dtype) * area_BL[..., None]).cumsum(1), (0, 0, 1, 0))
     areas_BL = F.pad(area_BL.cumsum(1), (1, 0))
 
