@@ -13,9 +13,11 @@ from patchforest.errors import InputError
 from patchforest.infer.predict import predict
 from patchforest.infer.working import shrink
 from patchforest.io.write import write_image
-from patchforest.models.bundle import save_model
+from patchforest.models.build import build_model
+from patchforest.models.bundle import Bundle, ModelSpec, save_model
+from patchforest.models.config import ModelConfig
 from patchforest.tree.forest import FlatGround
-from patchforest.values import Array
+from patchforest.values import Array, ForestPolicy
 from tests.infer.fakes import Bright, Constant, FixedWindow, fake, tiny
 
 
@@ -210,3 +212,17 @@ def test_windows_of_flat_ground_are_not_warned_of(recwarn: pytest.WarningsRecord
     assert not recwarn.list
     predict(tiny("shf"), flat, window="whole")
     assert any(issubclass(w.category, FlatGround) for w in recwarn.list)
+
+
+def test_of_two_looks_the_last_forest_is_shown_and_the_leaves_of_both_count() -> None:
+    config = ModelConfig(
+        name="refined", readout="token", growth=4, width=16, depth=2, heads=2, patch=4, cell=8, stem=(4,)
+    )
+    policy = ForestPolicy(criterion="gradient", budget=16, window=128)
+    spec = ModelSpec(config, policy, ("background", "thing"), window=128)
+    bundle = Bundle(build_model(config).eval(), spec)
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    prediction = predict(bundle, image)
+    assert prediction.forest is not None
+    assert 61 <= len(prediction.forest) <= 64
+    assert 16 - 3 <= prediction.tokens - len(prediction.forest) <= 16

@@ -193,7 +193,7 @@ class Seer:
             with inference(self._bundle.network, self._precision), warnings.catch_warnings():
                 if region.shape != self._image.frame:  # one window of many
                     warnings.simplefilter("ignore", FlatGround)
-                values, used = _window(
+                values, used, tokens = _window(
                     self._bundle, pixels, (*region.origin, *self._image.frame), self._trees, self._flips
                 )
         except RuntimeError as error:  # PyTorch has no other word for a full memory of the CPU
@@ -203,7 +203,7 @@ class Seer:
         if not np.isfinite(values).all():
             hint = "use --precision fp32, or look at the model: it may have diverged"
             raise InputError(self._image.path, f"the model's answer is not finite at {region.origin}", hint)
-        self.tokens += sum(len(f) for f in used if f is not None)
+        self.tokens += tokens
         if self._keep:
             self.forests.append(used[0])
         return values
@@ -232,25 +232,29 @@ def autocast_type(precision: str) -> torch.dtype:
 
 def _window(
     bundle: Bundle, image: Array, place: tuple[int, ...], trees: int, flips: int
-) -> tuple[Array, list[Forest | None]]:
-    """Mean probabilities (K, h, w) of one window over trees and flips, and the forests cut for them."""
-    total, used = None, []
+) -> tuple[Array, list[Forest | None], int]:
+    """Mean probabilities (K, h, w) of one window over trees and flips, the forests cut for them, and the leaves read."""
+    total, used, tokens = None, [], 0
     trained, fixed = bundle.spec.window, has_fixed_window(bundle.network)
     least = (SMALLEST, SMALLEST) if not fixed else (trained, trained) if isinstance(trained, int) else trained
     for flip in FLIPS[:flips]:
         turned = _padded(np.flip(image, flip), least)
         for tree in range(trees if bundle.spec.forest is not None else 1):
-            values, forest = _forward(bundle, turned, place, tree)
+            values, forest, read = _forward(bundle, turned, place, tree)
+            tokens += read
             values = np.flip(values[:, : image.shape[0], : image.shape[1]], tuple(a + 1 for a in flip))
             total = values.copy() if total is None else total + values
             used.append(forest)
     assert total is not None
     total *= np.float32(1 / len(used))
-    return total, used
+    return total, used, tokens
 
 
-def _forward(bundle: Bundle, image: Array, place: tuple[int, ...], tree: int) -> tuple[Array, Forest | None]:
-    """Probabilities (K, h, w) float32 through one forest; tree 0 is the fixed one, others are seeded by number."""
+def _forward(bundle: Bundle, image: Array, place: tuple[int, ...], tree: int) -> tuple[Array, Forest | None, int]:
+    """Probabilities (K, h, w) float32 through one forest, that forest, and the leaves read, those of both looks.
+
+    Tree 0 is the fixed one, others are seeded by number.
+    """
     device, forest, batch = _device(bundle.network), None, None
     if bundle.spec.forest is not None:
         rng = np.random.default_rng(tree) if tree else None
@@ -258,9 +262,12 @@ def _forward(bundle: Bundle, image: Array, place: tuple[int, ...], tree: int) ->
         batch = ForestBatch.stack([forest], place=torch.tensor([place], dtype=torch.float32), device=device)
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device)
     logits, read = _ask(bundle.network, pixels, batch)
-    forest = forest if read is batch or read is None else read.unstack()[0]
+    tokens = 0 if forest is None else len(forest)
+    if read is not batch and read is not None:
+        forest = read.unstack()[0]
+        tokens += len(forest)
     values = logits.sigmoid() if len(logits) == 1 else logits.softmax(0)
-    return values.cpu().numpy(), forest
+    return values.cpu().numpy(), forest, tokens
 
 
 def _ask(network: nn.Module, pixels: Tensor, batch: ForestBatch | None) -> tuple[Tensor, ForestBatch | None]:
