@@ -67,7 +67,7 @@ class HIPT(nn.Module):
     def num_tokens(self, shape: tuple[int, int]) -> int:
         """Patches of the first level for an image of so many rows and columns."""
         crops = -(-shape[0] // self.crop) * -(-shape[1] // self.crop)
-        return crops * (self.crop // self.patches.embed.patch) ** 2  # type: ignore[operator]
+        return crops * int(self.crop // self.patches.embed.patch) ** 2  # type: ignore[operator]
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> Tensor:
         crops_BRSD, exists_BRS = self._crops(padded(normalise(image_BCHW), self.crop))
