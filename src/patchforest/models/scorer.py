@@ -57,6 +57,7 @@ class Scorer(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairs)
         self.fuse = nn.ModuleList(ConvNormAct(b, b) for _, b in pairs)
         self.head = nn.Conv2d(widths[1], len(BLOCKS), 1)
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -4.0)  # most squares are painted right
 
     @property
