@@ -45,3 +45,9 @@ def test_it_scores_leaves_and_others_do_not() -> None:
     assert [name for name, kind in MODELS.items() if scores_leaves(kind)] == ["scorer"]
     with pytest.raises(ValueError, match=r"at least two stages; got stem \[8\]"):
         build_model(ModelConfig(name="scorer", stem=(8,)))
+
+
+@pytest.mark.parametrize("downscale", [0, 3, 6])
+def test_its_squares_must_fit_leaves(downscale: int) -> None:
+    with pytest.raises(ValueError, match=f"power of two, e.g. 4; got {downscale}"):
+        Scorer(ModelConfig(name="scorer", stem=(4, 8), downscale=downscale))

@@ -47,6 +47,8 @@ class Scorer(nn.Module):
         super().__init__()
         if len(config.stem) < 2:
             raise ValueError(f"a scorer has at least two stages; got stem {list(config.stem)}")
+        if config.downscale < 1 or config.downscale & (config.downscale - 1):
+            raise ValueError(f"the downscale of a scorer is a power of two, e.g. 4; got {config.downscale}")
         widths = config.stem
         self.downscale = config.downscale
         self.down = nn.ModuleList(
