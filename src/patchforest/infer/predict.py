@@ -233,7 +233,7 @@ def autocast_type(precision: str) -> torch.dtype:
 def _window(
     bundle: Bundle, image: Array, place: tuple[int, ...], trees: int, flips: int
 ) -> tuple[Array, list[Forest | None], int]:
-    """Mean probabilities (K, h, w) of one window over trees and flips, the forests cut for them, and the leaves read."""
+    """Mean probabilities (K, h, w) of one window over trees and flips, the forests cut for them, and leaves read."""
     total, used, tokens = None, [], 0
     trained, fixed = bundle.spec.window, has_fixed_window(bundle.network)
     least = (SMALLEST, SMALLEST) if not fixed else (trained, trained) if isinstance(trained, int) else trained
