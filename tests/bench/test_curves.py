@@ -64,6 +64,8 @@ def test_runs_of_other_benches_become_a_note(tmp_path):
         for seed in (0, 1)
     ]
     failed = Row(Contender("quality", "glas", "refined"), {}, "exit code 1")
+    left += [leave_run(tmp_path, Contender(k, "glas", "SHF", seed=100), [0.1, 0.2]) for k in ("tune", "quality")]
+    left += [leave_run(tmp_path, Contender("tune", "glas", "SHF", seed=0), [0.1, 0.2])]
     _write(tmp_path, {r.contender.key: r for r in [*left, failed]})
     settings = Settings(tmp_path, tmp_path)
     contenders = curves.plan(settings)

@@ -16,6 +16,7 @@ from patchforest.bench.note import (
     mean_of,
     mean_sd,
     standalone,
+    without_places,
     write_note,
 )
 from patchforest.bench.plot import dot_chart
@@ -68,3 +69,10 @@ def test_pictures_are_files_of_their_own(chart: str) -> None:
     root = ElementTree.fromstring(standalone(chart))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "a & b" in {e.text for e in root.iter()}
+
+
+def test_numbers_name_no_place_of_a_machine() -> None:
+    raw = {"c": {"images": "/a/b/c/d.png"}, "changes": ['data.train="/x/y/z.txt"', "train.lr=0.1"], "n": [1, None]}
+    kept = {"c": {"images": "c/d.png"}, "changes": ['data.train="y/z.txt"', "train.lr=0.1"], "n": [1, None]}
+    assert without_places(raw) == kept
+    assert without_places(("a/b/c", "1/2 of it", "/x/y")) == ["a/b/c", "1/2 of it", "x/y"]

@@ -58,7 +58,10 @@ def test_tuned_rates_are_used_and_said(settings: Settings) -> None:
     assert "train.lr=0.02" in made["SHF"]
     assert not any(c.startswith("train.lr") for c in made["UNETR"])
     rows = [row("SHF", Dice=0.5, **RESULT)]
-    assert "tuned" in note(rows, settings).lines[-1]
+    assert note(rows, settings).lines[-1] == "Learning rates: tuned, see learning_rates.json."
+    some = note([*rows, row("UNETR", Dice=0.5, **RESULT)], settings).lines[-1]
+    assert some.endswith("These are not, and have the recipe's: discs, UNETR.")
+    assert "not tuned" in note([row("UNETR", Dice=0.5, **RESULT)], settings).lines[-1]
 
 
 def test_a_table_shows_mean_spread_and_every_seed(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """Arms that differ in their trees alone, what fresh trees draw, and a small run from training to note."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from patchforest.bench import randomness
 from patchforest.bench.randomness import FIXED, FRESH, UNIFORM
 from patchforest.data.layout import find_cases
 from patchforest.data.samples import WindowSamples
+from patchforest.models.bundle import ModelSpec
+from patchforest.models.config import ModelConfig
 from patchforest.train.config import load_config
 from patchforest.values import ForestPolicy
 from tests.bench.conftest import row
@@ -81,3 +84,24 @@ def test_the_order_names_the_last_arm_and_the_spread(settings):
     assert line[7] == "0.295 ± 0.007"  # training less validation
     assert line[11] == "75 %"
     assert "SHF, fixed tree, 4 at once" in made.charts["discs"]
+
+
+def test_shared_leaves_are_those_of_the_models_own_scorer(tmp_path, monkeypatch):
+    """A scorer that cannot be random: every tree is the same, though edges of the image would have differed."""
+    from patchforest.data.layout import Case
+    from patchforest.io.write import write_image
+
+    class Still:
+        def scores(self, image, *, cell, root):
+            sides = [cell * 2**k for k in range(int(np.log2(root // cell)) + 1)]
+            return [np.ones(tuple(-(-s // side) for s in image.shape[:2])) for side in sides]
+
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    write_image(tmp_path / "i.png", image)
+    policy = ForestPolicy(criterion="gradient", cell=8, budget=16)
+    spec = ModelSpec(ModelConfig(name="apf_unetr"), policy, ("background", "disc"))
+    trained = SimpleNamespace(bundle=SimpleNamespace(spec=spec))
+    asked = []
+    monkeypatch.setattr("patchforest.infer.scorer.scorer_of", lambda bundle: asked.append(bundle) or Still())
+    assert randomness._kept(trained, Case("i", tmp_path / "i.png")) == 1
+    assert asked

@@ -58,6 +58,13 @@ def test_the_short_one_has_an_eighth_of_the_budget(small: Settings) -> None:
     assert "train.max_cpu_minutes=0.375" in minutes[SHORT]
 
 
+def test_the_short_one_takes_the_rate_of_the_long_one(small: Settings) -> None:
+    small.out.mkdir()
+    (small.out / "learning_rates.json").write_text('{"rates": {"discs 32": {"adaptive": 0.02, "uniform": 0.03}}}')
+    rates = {c.name: [x for x in c.changes if x.startswith("train.lr=")] for c in plan(small)}
+    assert rates == {UNIFORM: ["train.lr=0.03"], ADAPTIVE: ["train.lr=0.02"], SHORT: ["train.lr=0.02"]}
+
+
 def test_every_contender_is_a_network_for_windows_of_its_size(large: Settings) -> None:
     for size, patch, downscale in ((64, 1, 17), (128, 2, 8), (512, 8, 2), (1024, 16, 1)):
         for e in entries(replace(large, sizes=(size,), contenders=(UNIFORM, UNETR))):

@@ -12,10 +12,11 @@ import pytest
 
 from patchforest.bench import tune as tuning
 from patchforest.bench.contender import Contender
+from patchforest.bench.kinds import KINDS, work_of
 from patchforest.bench.quality import KIND
 from patchforest.bench.run import Row
 from patchforest.bench.settings import Settings
-from patchforest.bench.training import read_rates, tuned
+from patchforest.bench.training import read_rates, train_and_score, tuned
 from patchforest.bench.tune import inner_split, pick
 from patchforest.data.layout import find_cases
 from patchforest.train.config import load_config
@@ -80,6 +81,7 @@ def test_every_contender_tries_every_rate_on_the_same_split(
     (settings.out / "learning_rates.json").write_text(json.dumps(before))
     assert KIND.tune is not None
     KIND.tune(wanted, lambda line: None)
+    assert {c.kind for c in seen} == {tuning.KIND}
     assert [(c.name, c.seed) for c in seen] == [("U-Net 4x", 100)] * 2 + [("SHF", 100)] * 2
     assert len({c for job in seen for c in job.changes if c.startswith(("data.train", "data.validation"))}) == 2
     rates = {"discs": {"UNETR": 0.5, "U-Net 4x": 0.01, "SHF": 0.01}, "other": {"SHF": 0.25}}
@@ -87,6 +89,12 @@ def test_every_contender_tries_every_rate_on_the_same_split(
     assert tuned(settings, "discs", "SHF") == ("train.lr=0.01",)
     assert tuned(settings, "discs", "TransUNet") == ()
     assert set(json.loads((settings.out / "learning_rates.json").read_text())["chosen_on"]) == {"discs", "other"}
+
+
+def test_every_try_is_scored_whatever_the_bench() -> None:
+    assert work_of(tuning.KIND) is train_and_score
+    assert tuning.KIND not in KINDS
+    assert work_of("speed") is KINDS["speed"].work
 
 
 def test_without_rates_there_is_nothing_to_try(settings: Settings) -> None:

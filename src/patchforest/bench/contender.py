@@ -16,7 +16,7 @@ class Contender:
 
     Attributes
     ----------
-    kind : of bench, a key of ``bench.kinds.KINDS``.
+    kind : of bench, a key of ``bench.kinds.KINDS``, or ``tune``.
     set : name of the data set, or of what stands in its place.
     name : of the model as users know it, e.g. ``U-Net 2x``.
     changes : settings of the recipe that are changed, in their order, e.g. ``("model.name=unet",)``; a kind without

@@ -15,6 +15,8 @@ from patchforest.bench.note import Note, NoteTable, mean_sd
 from patchforest.bench.quality import by_contender
 from patchforest.bench.run import Row, read_rows
 from patchforest.bench.settings import Settings
+from patchforest.bench.tune import KIND as TUNE
+from patchforest.bench.tune import SEED as TUNE_SEED
 from patchforest.errors import InputError
 from patchforest.report.curves import Points, line_chart, read_metrics
 
@@ -36,7 +38,7 @@ class Band:
 
 def plan(settings: Settings) -> list[Contender]:
     """One for every finished training in ``settings.out``, of the sets and contenders asked for; of the same bench,
-    set, contender and seed the last.
+    set, contender and seed the last. Tries of learning rates are no such trainings.
 
     Raises
     ------
@@ -46,7 +48,8 @@ def plan(settings: Settings) -> list[Contender]:
     for row in read_rows(settings.out).values():
         c, metrics = row.contender, row.contender.folder(settings.out) / "run" / "metrics.csv"
         wanted = c.set in (settings.sets or (c.set,)) and c.name in (settings.contenders or (c.name,))
-        if c.kind != "curves" and not row.failed and wanted and metrics.is_file():
+        tried = c.kind == TUNE or c.seed == TUNE_SEED
+        if c.kind != "curves" and not tried and not row.failed and wanted and metrics.is_file():
             name = f"{c.kind}, {c.set}"
             data = str(metrics.resolve())
             found[name, c.name, c.seed] = Contender("curves", name, c.name, (c.key,), c.seed, data=data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -43,6 +44,17 @@ class Note:
     numbers: Any = None
 
 
+def without_places(value: Any) -> Any:
+    """Plain values with the last two parts alone of every absolute path, bare or as in ``name="PATH"``."""
+    if isinstance(value, dict):
+        return {key: without_places(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_places(v) for v in value]
+    if not isinstance(value, str):
+        return value
+    return re.sub(r'^((?:[\w.]+=)?"?)/(?:[^"]*/)?([^/"]+/[^/"]+"?)$', r"\1\2", value)
+
+
 def write_note(kind: str, note: Note, settings: Settings, failed: Sequence[str] = ()) -> Path:
     """Write ``KIND.json``, ``KIND-NAME.svg`` and ``KIND.md`` into ``settings.out``; returns the last.
 
@@ -63,7 +75,7 @@ def write_note(kind: str, note: Note, settings: Settings, failed: Sequence[str] 
         "seeds": list(settings.seeds),
         "failed": list(failed),
     }
-    write_json(out / f"{kind}.json", {**circumstances, "results": note.numbers})
+    write_json(out / f"{kind}.json", {**circumstances, "results": without_places(note.numbers)})
     text = [
         f"# {note.title}",
         "",

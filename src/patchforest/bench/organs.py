@@ -10,10 +10,10 @@ from patchforest.bench.contenders import PAPER
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable, mean_of, mean_sd
 from patchforest.bench.plot import dot_chart
-from patchforest.bench.quality import by_contender, plain
+from patchforest.bench.quality import by_contender, plain, rates_of
 from patchforest.bench.run import Row
 from patchforest.bench.settings import Settings
-from patchforest.bench.training import LAST, make_contender, picked, read_rates, train_and_score, tuned
+from patchforest.bench.training import LAST, make_contender, picked, train_and_score, tuned
 from patchforest.bench.tune import Entry, tune
 
 MINUTES, SET, PATCH, WINDOW = 2.0, "ct_organs", 4, 96
@@ -77,7 +77,7 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "Masks of the last weights, slices put back together, at the stored voxels. Dice: mean ± sd over seeds of the "
         "mean over organs. Surface F: within two columns' widths. Seconds: CPU seconds (on a GPU: seconds) from voxels "
         "to mask.",
-        f"Learning rates: {'tuned, see learning_rates.json' if read_rates(settings.out) else 'of the recipe'}.",
+        rates_of(rows, settings),
     )
     dice = {name: [r.result["Dice"] for r in mine] for name, mine in by_contender(rows).items()}
     return Note(

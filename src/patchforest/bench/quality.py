@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from patchforest.bench.contender import Contender
-from patchforest.bench.contenders import contenders_of
+from patchforest.bench.contenders import GROWTH, contenders_of
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable, mean_of, mean_sd
 from patchforest.bench.plot import dot_chart
@@ -51,15 +51,17 @@ def entries(settings: Settings, name: str) -> dict[str, tuple[str, ...]]:
 def note(rows: Sequence[Row], settings: Settings) -> Note:
     """A table and a picture for every set."""
     budget = settings.budget(MINUTES).removeprefix("train.max_").replace("=", ": ").replace("_", " ")
-    rates = read_rates(settings.out)
     lines = (
         f"Every contender trains for the same budget ({budget}; data pipeline and forests count, validation does not) "
-        "from one recipe a set, of which it changes nothing but its model and, for U-Nets, the scale and window.",
+        "from one recipe a set, whose window, batch and augmentation were chosen for APF-UNETR; each changes "
+        "its model, and U-Nets scale and window too. Width and batch of U-Nets are not tuned.",
+        "The uniform grid has as many tokens as APF-UNETR, or the next fewer. SHF has twice as many, of leaves from 16 "
+        f"pixels on. Refined ones look first at a quarter of their tokens, and then at {GROWTH} leaves for each.",
         "Full-size masks of the last weights: nothing was chosen on the validation images. Dice: mean ± sd over seeds "
         "of the mean over images and classes. Boundary F: at 2 pixels. Ceiling: best Dice that forest and output grid "
         "allow. Tokens: of prediction, an image. Seconds: CPU seconds (on a GPU: seconds) from pixels to mask of the "
         "first validation image. Peak: memory of training and prediction.",
-        "Learning rates: " + ("tuned, see learning_rates.json." if rates else "the recipe's for all, not tuned."),
+        rates_of(rows, settings),
     )
     names = list(dict.fromkeys(r.contender.set for r in rows))
     return Note(
@@ -77,6 +79,17 @@ def by_contender(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in sorted(rows, key=lambda r: r.contender.seed):
         found.setdefault(row.contender.name, []).append(row)
     return {name: found[name] for name in dict.fromkeys(r.contender.name for r in rows)}
+
+
+def rates_of(rows: Sequence[Row], settings: Settings, same: Mapping[str, str] | None = None) -> str:
+    """Where learning rates of rows come from; ``same``: contenders that take the rate of another."""
+    rates = read_rates(settings.out)
+    known = {f"{r.contender.set}, {r.contender.name}": r.contender for r in rows}
+    without = [n for n, c in known.items() if (same or {}).get(c.name, c.name) not in rates.get(c.set, {})]
+    if len(without) == len(known):
+        return "Learning rates: the recipe's for all, not tuned."
+    rest = f" These are not, and have the recipe's: {'; '.join(without)}." if without else ""
+    return f"Learning rates: tuned, see learning_rates.json.{rest}"
 
 
 def plain(row: Row) -> dict[str, Any]:

@@ -142,15 +142,18 @@ def _seams(trained: Trained, cases: Sequence[Any], trees: int) -> dict[str, floa
 
 def _kept(trained: Trained, case: Any) -> float:
     """Share of the fixed tree's leaves that the random ones of a prediction have as well."""
+    from patchforest.infer.scorer import scorer_of
     from patchforest.infer.working import WorkingImage
     from patchforest.io.open import open_image
     from patchforest.tree.cut import cut_forest
     from patchforest.values import Region
 
-    working, policy = WorkingImage(open_image(case.image), trained.bundle.spec, case.image), trained.bundle.spec.forest
+    bundle = trained.bundle
+    working, policy = WorkingImage(open_image(case.image), bundle.spec, case.image), bundle.spec.forest
     assert policy is not None
     pixels = working.read(Region((0, 0), working.frame))
-    cut = [cut_forest(pixels, policy, rng=np.random.default_rng(t) if t else None) for t in range(TREES)]
+    rngs = [np.random.default_rng(t) if t else None for t in range(TREES)]
+    cut = [cut_forest(pixels, policy, rng=rng, criterion=scorer_of(bundle)) for rng in rngs]
     fixed, *others = (set(zip(*f.origin.T.tolist(), f.size.tolist())) for f in cut)
     return float(np.mean([len(fixed & other) / len(fixed) for other in others]))
 

@@ -16,7 +16,7 @@ from patchforest.bench.contender import Contender
 from patchforest.bench.contenders import PAPER
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable, geometric_mean, mean_of
-from patchforest.bench.quality import by_contender, plain
+from patchforest.bench.quality import by_contender, plain, rates_of
 from patchforest.bench.ratio import Ratio, ratios_of
 from patchforest.bench.run import Row
 from patchforest.bench.sets import data_of
@@ -26,7 +26,6 @@ from patchforest.bench.training import (
     make_contender,
     peak_mib,
     picked,
-    read_rates,
     seconds_to_predict,
     train,
     tuned,
@@ -41,6 +40,9 @@ GRID, FULL_GRID, FEWER = 64, 128, 16
 """Patches along a side of the uniform grid (small form, full form), and how many times fewer leaves there are."""
 
 UNIFORM, ADAPTIVE, SHORT, UNETR = "uniform", "adaptive", "adaptive, 1/8 of the time", "UNETR"
+RATE_OF = {SHORT: ADAPTIVE}
+"""Whose tuned learning rate it takes, where it is not its own."""
+
 SHARE = {SHORT: 0.125}
 """Of the budget, where it is not all: the learning rate then falls in that much less time."""
 
@@ -136,7 +138,7 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "uniform model of the same row and seed, nothing interpolated. Ratios: how many times less than the uniform "
         "model, geometric means over seeds and then over rows. Rows whose uniform model did no better than calling "
         "everything foreground do not count for time to Dice.",
-        f"Learning rates: {'tuned, see learning_rates.json' if read_rates(settings.out) else 'of the recipes'}.",
+        rates_of(rows, settings, RATE_OF),
     )
     return Note(
         title="Same quality, less time",
@@ -185,7 +187,7 @@ def _schedule(settings: Settings, entry: Entry) -> tuple[str, ...]:
     return (
         settings.budget(MINUTES, share=SHARE.get(entry.model, 1.0)),
         f"train.validate_every={1 / VALIDATIONS.get(entry.model, 10)}",
-        *tuned(settings, entry.label, entry.model),
+        *tuned(settings, entry.label, RATE_OF.get(entry.model, entry.model)),
     )
 
 

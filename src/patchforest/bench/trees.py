@@ -17,7 +17,7 @@ import numpy as np
 from patchforest.bench.contender import Contender
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable
-from patchforest.bench.quality import SETS
+from patchforest.bench.quality import SETS, plain
 from patchforest.bench.run import Row
 from patchforest.bench.settings import Settings
 from patchforest.bench.training import LAST, Trained, make_contender, picked, precision_of, train
@@ -180,7 +180,7 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
     names = list(dict.fromkeys(r.contender.set for r in rows))
     tables = [t for name in names for t in _tables(name, [r for r in rows if r.contender.set == name])]
     return Note(
-        title="Where leaves are worth most", lines=lines, tables=tuple(tables), numbers=[_plain(r) for r in rows]
+        title="Where leaves are worth most", lines=lines, tables=tuple(tables), numbers=[plain(r) for r in rows]
     )
 
 
@@ -224,11 +224,6 @@ def _tables(name: str, rows: Sequence[Row]) -> list[NoteTable]:
         NoteTable(f"{name}: ceiling ({number} validation images)", ("forest by", *columns, "CPU s"), values),
         NoteTable(f"{name}: share of the way from edges to the oracle", ("forest by", *columns), shares),
     ]
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    c = row.contender
-    return {"set": c.set, "contender": c.name, "seed": c.seed, "changes": list(c.changes), **row.result}
 
 
 KIND = Kind(

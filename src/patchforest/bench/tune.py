@@ -17,6 +17,9 @@ from patchforest.io.atomic import write_json, write_text
 from patchforest.train.config import RunConfig, load_config
 from patchforest.train.fit import split
 
+KIND = "tune"
+"""Of contenders that only try a learning rate, of whatever bench; ``bench.kinds.work_of`` has their work."""
+
 SEED, MINUTES, FOLDS = 100, 0.5, 4
 
 
@@ -50,7 +53,7 @@ def tune(kind: str, entries: Sequence[Entry], settings: Settings, tell: Callable
             changes = (*entry.changes, settings.budget(MINUTES), "train.validate_cases=0", *split.changes)
             changes = (*changes, f"train.lr={rate}")
             made = make_contender(
-                kind, entry.recipe, entry.model, changes, SEED, settings, label=entry.label, data=split.data
+                KIND, entry.recipe, entry.model, changes, SEED, settings, label=entry.label, data=split.data
             )
             plan.append((rate, made))
     rows = run_all([c for _, c in plan], settings.out, jobs=settings.jobs, tell=tell)

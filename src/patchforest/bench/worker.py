@@ -19,12 +19,12 @@ def main() -> None:
     import cv2
     import torch
 
-    from patchforest.bench.kinds import KINDS
+    from patchforest.bench.kinds import work_of
 
     torch.set_num_threads(contender.threads)
     cv2.setNumThreads(contender.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    result = KINDS[contender.kind].work(contender, folder)
+    result = work_of(contender.kind)(contender, folder)
     sys.stdout.flush()
     print(json.dumps(result))
 
