@@ -47,7 +47,7 @@ class Machine:
     network: float
 
 
-MI250X = Machine("half an AMD MI250X (one of its two dies)", 191.5e12, 0.4, 1.6e12, 12.5e9)
+MI250X = Machine("One of the two dies of an AMD MI250X", 191.5e12, 0.4, 1.6e12, 12.5e9)
 
 
 @dataclass(frozen=True)
