@@ -24,7 +24,9 @@ folder = pathlib.Path(sys.argv[1]).parents[3]
 with open(folder / "done.txt", "a") as file:
     file.write(job["name"] + "\\n")
 if "sleep" in job["name"]:
-    time.sleep(60)
+    time.sleep(40)
+    with open(folder / "done.txt", "a") as file:
+        file.write("woke\\n")
 if "bad" in job["name"] and not (folder / "mended").exists():
     raise SystemExit("it is broken")
 print("chatter")

@@ -131,7 +131,7 @@ def _work(contender: Contender, out: Path, running: set[subprocess.Popen[str]]) 
 
 def worker_command(folder: Path) -> list[str]:
     """The command that does the work of a contender, which it reads from stdin, in its folder."""
-    return [sys.executable, "-m", "patchforest.bench.worker", str(folder.absolute())]
+    return [sys.executable, "-m", "patchforest.bench.worker", str(folder.absolute()), str(os.getpid())]
 
 
 def _line(row: Row) -> str:
