@@ -6,15 +6,18 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from patchforest.data.augment import Augment
 from patchforest.data.images import ImageSamples
 from patchforest.data.layout import find_cases
 from patchforest.data.samples import collate
+from patchforest.data.sequences import collate_sequences
 from patchforest.errors import InputError
 from patchforest.io.write import write_image
 from patchforest.models.build import build_model
@@ -22,11 +25,20 @@ from patchforest.models.bundle import load_model, load_spec
 from patchforest.nn.raster import ForestBatch
 from patchforest.train.checkpoint import checkpoints
 from patchforest.train.class_metrics import class_scores
-from patchforest.train.classify import ClassificationTask, ClassValidator, classify_case, image_samples, targets_of
+from patchforest.train.classify import (
+    ClassificationTask,
+    ClassValidator,
+    classify_case,
+    image_samples,
+    leaf_samples,
+    targets_of,
+)
 from patchforest.train.config import RunConfig, config_dict, load_config, parse_config
 from patchforest.train.fit import fit, resolve
 from tests.train.class_runs import class_config, class_settings, make_images
 from tests.train.runs import make_data, settings, weights
+
+_STILL = Augment(flip=0.0, turn=0.0, affine=0.0, colour=0.0, tone=0.0, noise=0.0, blur=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +155,51 @@ def test_without_targets_a_model_of_classes_is_refused(tmp_path: Path) -> None:
     raw["model"]["name"] = "apf_vit"
     with pytest.raises(InputError, match=r"makes no masks.*data\.targets"):
         fit(parse_config(raw), make_data(tmp_path / "data", count=3), tmp_path / "run", quiet=True)
+
+
+def gathered(**train: Any) -> dict[str, Any]:
+    """Settings of a run on leaves that are gathered once."""
+    raw = class_settings(**train)
+    raw["data"]["gather_once"], raw["forest"]["fresh"] = True, False
+    return raw
+
+
+def test_leaves_gathered_once_give_the_loss_of_the_image(images: Path) -> None:
+    cases = find_cases(images, require_labels=False)
+    config = parse_config(gathered())
+    targets = targets_of(config.data, cases)
+    config = replace(resolve(config, replace(cases, classes=targets.classes), 3), augment=_STILL)
+    torch.manual_seed(0)
+    network = build_model(config.model)
+    whole, leaves = (make(config, cases.cases, targets, samples_per_epoch=12) for make in (image_samples, leaf_samples))
+    by_image = ClassificationTask(network, config.train, whole)
+    by_leaves = ClassificationTask(network, config.train, leaves)
+    by_leaves.network = network
+    for k in range(4):
+        assert whole[k].id == leaves[k].id
+        one, other = by_image._loss(collate([whole[k]])), by_leaves._loss(collate_sequences([leaves[k]]))
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_a_run_on_leaves_gathered_once(images: Path, tmp_path: Path) -> None:
+    raw = gathered(max_steps=120, lr=5e-3, checkpoint_steps=None)
+    run = fit(parse_config(raw), images, tmp_path / "run", quiet=True)
+    with open(run / "metrics.csv", newline="") as file:
+        rows = [r for r in csv.DictReader(file) if r["accuracy"]]
+    assert float(rows[-1]["accuracy"]) > 0.7
+    for change, match in (
+        ({"forest": {"fresh": True}}, r"fixed forests.*forest\.fresh=false"),
+        ({"model": {"stem": [4]}}, r"read leaves alone.*model\.stem"),
+        ({"model": {"name": "vit"}}, "read leaves alone"),
+    ):
+        other = gathered()
+        for section, values in change.items():
+            other[section] |= values
+        with pytest.raises(InputError, match=match):
+            fit(parse_config(other), images, tmp_path / "other", quiet=True)
+    raw["augment"] = {"noise": 0.5}
+    with pytest.warns(UserWarning, match=r"no effect.*augment\.noise"):
+        fit(parse_config({**raw, "train": class_settings(max_steps=1)["train"]}), images, tmp_path / "idle", quiet=True)
 
 
 def test_settings_come_back(images: Path) -> None:

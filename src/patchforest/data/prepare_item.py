@@ -24,10 +24,8 @@ from patchforest.tree.cut import cut_forest
 from patchforest.tree.detail import BY_TILES
 from patchforest.tree.forest import FlatGround
 from patchforest.tree.gather import gather
-from patchforest.tree.reduced import ReducedImage
-from patchforest.tree.stream import stream_forest
-from patchforest.tree.stream_gather import stream_gather
-from patchforest.tree.window import unit_range, warn_if_dark
+from patchforest.tree.leaves import stream_leaves
+from patchforest.tree.window import unit_range
 from patchforest.values import Array, Forest, ImageSource
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -123,44 +121,15 @@ def stream_item(
     inputs: dict[str, dict[str, Any]],
 ) -> PreparedItem:
     """The item that ``cut_item`` makes, of an image that is never held as a whole; its label is."""
-    seen, reduced = _UnitRange(source, settings.intensity_window), ReducedImage(source.shape)
-    rng = variant_rng(settings.seed, case.id, variant)
-    forest = stream_forest(seen, settings.forest, rng=rng, reduced=reduced)
-    full = reduced if reduced.complete else None  # a forest that needs no pixels has read none
-    patches = stream_gather(seen, forest, settings.patch, reduced=full).patches
-    seen.warn()
-    if not seen.changes:
-        patches *= np.float32(1 / 255)
+    forest, patches = stream_leaves(
+        source,
+        settings.forest,
+        settings.patch,
+        window=settings.intensity_window,
+        rng=variant_rng(settings.seed, case.id, variant),
+    )
     shares = leaf_shares(label, forest, settings.q, len(settings.classes))
     return PreparedItem(case.id, variant, settings.fingerprint(variant), inputs, forest, patches, shares)
-
-
-class _UnitRange:
-    """A source seen through an intensity window: bytes as they are where there is none, else float32 in [0, 1]."""
-
-    def __init__(self, source: ImageSource, window: tuple[float, float] | None) -> None:
-        self._source, self._window = source, window
-        self.shape, self.levels, self.mpp, self.tile = source.shape, source.levels, source.mpp, source.tile
-        dtype = source.read(0, 0, 0, 1, 1).dtype
-        self.changes = window is not None or dtype != np.uint8
-        self._full = float(np.iinfo(dtype).max) if window is None and dtype.kind == "u" else 0.0
-        self._most = 0
-
-    def read(
-        self, level: int = 0, row: int = 0, column: int = 0, height: int | None = None, width: int | None = None
-    ) -> Array:
-        """A window of the image, as ``cut_item`` would see it."""
-        pixels = self._source.read(level, row, column, height, width)
-        if not self.changes:
-            return pixels
-        if self._full:
-            self._most = max(self._most, int(pixels.max()))
-        return unit_range(pixels, (0.0, self._full) if self._full else self._window)
-
-    def warn(self) -> None:
-        """Once, at the end, where the whole image used so little of its type that a window was forgotten."""
-        if self._full:
-            warn_if_dark(f"pixels of {self._full:.0f} at most", self._most, self._full)
 
 
 def variant_rng(seed: int, case_id: str, variant: int) -> np.random.Generator | None:

@@ -6,6 +6,7 @@ image → (the model's scale) → unit range → forest → network → softmax.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from patchforest.infer.scorer import scorer_of
 from patchforest.infer.working import WorkingImage, as_source
 from patchforest.io.open import open_image
 from patchforest.models.bundle import Bundle, load_model
+from patchforest.models.trunk import PatchBatch
 from patchforest.nn.raster import ForestBatch
 from patchforest.tree.cut import cut_forest
+from patchforest.tree.leaves import stream_leaves
 from patchforest.values import Array, ImageSource, Region
 
 
@@ -70,18 +73,46 @@ def classify(
     source = image if isinstance(image, ImageSource) else as_source(np.asarray(image), name)
     start = time.perf_counter()
     working = WorkingImage(source, bundle.spec, name)
+    if getattr(bundle.network, "reads_leaves", False) and bundle.scorer is None and not flips:
+        said = [_read(bundle, working, tree, precision) for tree in range(trees)]
+        return _mean(said, start, name)
     pixels = working.read(Region((0, 0), working.frame))
-    total, tokens, looks = np.zeros(len(bundle.spec.classes), np.float64), 0, 0
+    said = []
     with inference(bundle.network, precision):
         for flip in FLIPS if flips else FLIPS[:1]:
             turned = np.ascontiguousarray(np.flip(pixels, flip))
             for tree in range(trees if bundle.spec.forest is not None else 1):
-                values, read = _look(bundle, turned, tree)
-                total, tokens, looks = total + values, tokens + read, looks + 1
-    if not np.isfinite(total).all():
+                said.append(_look(bundle, turned, tree))
+    return _mean(said, start, name)
+
+
+def _mean(said: Sequence[tuple[Array, int]], start: float, name: str) -> ClassPrediction:
+    """The mean of some answers (probabilities, tokens); InputError where one is not finite."""
+    probability = np.mean([values for values, _ in said], axis=0)
+    if not np.isfinite(probability).all():
         hint = "use --precision fp32, or look at the model: it may have diverged"
         raise InputError(name, "the model's answer is not finite", hint)
-    return ClassPrediction((total / looks).astype(np.float32), tokens, time.perf_counter() - start)
+    tokens = sum(read for _, read in said)
+    return ClassPrediction(probability.astype(np.float32), tokens, time.perf_counter() - start)
+
+
+def _read(bundle: Bundle, image: WorkingImage, tree: int, precision: str) -> tuple[Array, int]:
+    """The same as ``_look``, by leaves that are cut and gathered without holding the image."""
+    spec, device = bundle.spec, next(bundle.network.parameters()).device
+    assert spec.forest is not None
+    rng = np.random.default_rng(tree) if tree else None
+    try:
+        forest, patches = stream_leaves(
+            image.view, spec.forest, spec.model.patch, window=spec.intensity_window, rng=rng
+        )
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(image.path, str(error), "give values as in the training images") from None
+    leaves = PatchBatch(torch.from_numpy(patches)[None].to(device))
+    with inference(bundle.network, precision):
+        logits = bundle.network(leaves, ForestBatch.stack([forest], device=device))[0]
+    return logits.float().softmax(0).cpu().numpy().astype(np.float64), len(forest)
 
 
 def _look(bundle: Bundle, pixels: Array, tree: int) -> tuple[Array, int]:

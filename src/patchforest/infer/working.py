@@ -54,6 +54,11 @@ class WorkingImage:
         factor = (ours[0] / theirs[0], ours[1] / theirs[1]) if self._view is not source else (1.0, 1.0)
         self.enlargement = Enlargement(self.frame, own, (factor[0] * self._down, factor[1] * self._down))
 
+    @property
+    def view(self) -> ImageSource:
+        """The whole image at the frame's scale, in the values of its file (averages are rounded to its dtype)."""
+        return self._view if self._down == 1 else ScaledSource(self._view, factor=self._down)
+
     def read(self, region: Region) -> Array:
         """(h, w, C) float32 in [0, 1] of a window.
 

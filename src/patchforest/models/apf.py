@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.trunk import Trunk
+from patchforest.models.trunk import PatchBatch, Trunk
 from patchforest.nn.pool import Pool
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import DenseOutput
@@ -55,7 +55,10 @@ class APFUNETR(nn.Module):
 
 
 class APFViT(nn.Module):
-    """Classification from forest leaves: logits (B, K) from the pooled token states (``pooling``, see ``nn.pool``)."""
+    """Classification from forest leaves: logits (B, K) from the pooled token states (``pooling``, see ``nn.pool``).
+
+    Without a stem it reads nothing of an image but its leaves (``reads_leaves``), and takes them in place of an image.
+    """
 
     needs_forest = True
     classifies = True
@@ -66,6 +69,14 @@ class APFViT(nn.Module):
         self.pool = Pool(config.width, config.pooling)
         self.head = nn.Linear(config.width, config.classes)
 
-    def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
-        states, _, _, _ = self.trunk(image_BCHW, forest)
+    @property
+    def reads_leaves(self) -> bool:
+        """Whether ``PatchBatch`` is all it needs."""
+        return self.trunk.stem is None
+
+    def forward(self, image_BCHW: Tensor | PatchBatch, forest: ForestBatch) -> Tensor:
+        if isinstance(image_BCHW, PatchBatch):
+            states, _ = self.trunk.read(image_BCHW, forest)
+        else:
+            states, _, _, _ = self.trunk(image_BCHW, forest)
         return self.head(self.pool(states, forest.valid_BL, forest.area_BL))

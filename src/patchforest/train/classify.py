@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from patchforest.data.augment import Augment
 from patchforest.data.images import ImageSamples
 from patchforest.data.layout import Case, CaseList
+from patchforest.data.leaves import LeafSamples
+from patchforest.data.sequences import SequenceBatch
 from patchforest.data.targets import Targets, read_targets
 from patchforest.errors import InputError
 from patchforest.infer.classify import ClassPrediction, classify
@@ -22,9 +27,12 @@ from patchforest.io.scale import AS_STORED, Scale, at_scale
 from patchforest.models.bundle import Bundle, ModelSpec
 from patchforest.train.class_metrics import ClassScores, class_scores
 from patchforest.train.config import DataConfig, RunConfig
+from patchforest.train.sequences import network_input
 from patchforest.train.task import TrainingTask
 from patchforest.train.validate import evenly
 from patchforest.values import NodeScorer
+
+_NEED_PIXELS = ("affine", "gamma", "noise", "blur")
 
 
 def targets_of(data: DataConfig, cases: CaseList) -> Targets:
@@ -65,11 +73,51 @@ def image_samples(
     )
 
 
+def leaf_samples(config: RunConfig, cases: Sequence[Case], targets: Targets, *, samples_per_epoch: int) -> LeafSamples:
+    """Training samples of a resolved configuration that gathers once."""
+    c = config.data
+    assert config.forest is not None
+    return LeafSamples(
+        cases,
+        targets.numbers,
+        policy=config.forest,
+        patch=config.model.patch,
+        samples_per_epoch=samples_per_epoch,
+        seed=config.train.seed,
+        augment=config.augment,
+        intensity_window=c.intensity_window,
+        downscale=c.downscale,
+        scale=c.scale,
+        cache_bytes=(2 << 30) if c.cache else 0,
+    )
+
+
+def check_gather_once(config: RunConfig, network: nn.Module) -> None:
+    """InputError where ``data.gather_once`` does not fit the network or its forests; warns of what has no effect."""
+    if not config.data.gather_once:
+        return
+    if config.data.targets is None or not getattr(network, "reads_leaves", False):
+        hint = "set model.name=apf_vit and model.stem=[], or data.gather_once=false"
+        raise InputError("configuration", "data.gather_once is for models of classes that read leaves alone", hint)
+    if config.forest is not None and (config.forest.fresh or config.forest.scorer is not None):
+        what = "data.gather_once cuts fixed forests, without a scorer"
+        raise InputError("configuration", what, "set forest.fresh=false and an image criterion, e.g. edges")
+    default = Augment()
+    idle = [f"augment.{n}" for n in _NEED_PIXELS if getattr(config.augment, n) not in (0, getattr(default, n))]
+    if idle:
+        warnings.warn(f"no effect on leaves that are gathered once: {', '.join(idle)}", UserWarning, stacklevel=2)
+
+
 class ClassificationTask(TrainingTask):
     """A network of classes in training; the loss is the mean cross-entropy of the batch."""
 
     def _loss(self, batch: Any) -> Tensor:
-        return F.cross_entropy(self.network(batch.image, self._stacked(batch)).float(), batch.label)
+        if not isinstance(batch, SequenceBatch):
+            return F.cross_entropy(self.network(batch.image, self._stacked(batch)).float(), batch.label)
+        assert isinstance(self.samples, LeafSamples)
+        leaves, forest = network_input(batch)
+        label = torch.tensor([self.samples.numbers[i] for i in batch.ids], device=batch.patches.device)
+        return F.cross_entropy(self.network(leaves, forest).float(), label)
 
 
 @dataclass(frozen=True)

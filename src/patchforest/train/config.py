@@ -52,6 +52,8 @@ class DataConfig:
     layout : ``auto`` or a layout of ``data.layout.find_cases``.
     targets : CSV (in the data folder) with the class of each image, for models of classes; None: masks are learned.
     target : its column of class names.
+    gather_once : of models of classes that read leaves alone (``apf_vit``, ``model.stem: []``): cut each image once, as
+        a whole and by its fixed forest, and learn from its leaves without looking at a pixel again.
     classes : names in class-number order, background first; None: the data set's own, or background and foreground. Of
         ``targets``: None takes the names in the table, sorted.
     label_map : label value in the file → class number; the key ``other`` stands for every value not named.
@@ -72,6 +74,7 @@ class DataConfig:
     layout: str = "auto"
     targets: str | None = None
     target: str = "class"
+    gather_once: bool = False
     classes: tuple[str, ...] | None = None
     label_map: dict[int | Literal["other"], int] | None = None
     intensity_window: tuple[float, float] | None = None

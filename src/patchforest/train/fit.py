@@ -177,6 +177,10 @@ def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
     if network.needs_forest and forest is None:
         raise InputError("configuration", f"{model.name} reads a forest", "set forest.budget, e.g. forest.budget=1024")
     _check_scorer(config, scores_leaves(network), forest)
+    if config.data.gather_once:
+        from patchforest.train.classify import check_gather_once
+
+        check_gather_once(config, network)
     if not network.needs_forest and not scores_leaves(network):
         forest = None
     return replace(config, model=model, forest=forest, data=replace(config.data, classes=classes))

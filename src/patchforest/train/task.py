@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
 from patchforest.data.images import ImageSamples
+from patchforest.data.leaves import LeafSamples
 from patchforest.data.samples import Batch, WindowSamples, collate, init_worker
 from patchforest.data.sequences import SequenceBatch, SequenceSamples, collate_sequences
 from patchforest.data.volumes import VolumeSamples
@@ -27,7 +28,7 @@ from patchforest.train.losses import segmentation_loss, token_loss
 from patchforest.train.schedule import Budget, lr_factor
 from patchforest.train.sequences import network_input
 
-Samples = WindowSamples | SequenceSamples | VolumeSamples | ImageSamples
+Samples = WindowSamples | SequenceSamples | VolumeSamples | ImageSamples | LeafSamples
 
 PATIENCE = 10
 """So many steps in a row without a finite loss or gradient end the run."""
@@ -71,7 +72,7 @@ class TrainingTask(lightning.LightningModule):
         return DataLoader(
             self.samples,
             batch_sampler=Positions(made, self.config.batch),
-            collate_fn=collate_sequences if isinstance(self.samples, SequenceSamples) else collate,
+            collate_fn=collate_sequences if isinstance(self.samples, SequenceSamples | LeafSamples) else collate,
             num_workers=self.config.num_workers,
             worker_init_fn=init_worker,
             pin_memory=torch.cuda.is_available(),

@@ -12,7 +12,7 @@ from patchforest.infer.scorer import LeafScorer, scorer_q
 from patchforest.models.build import MODELS, build_model, scores_leaves
 from patchforest.models.bundle import Bundle, ModelSpec
 from patchforest.models.pretrained import load_backbone
-from patchforest.train.classify import ClassificationTask, ClassValidator, image_samples
+from patchforest.train.classify import ClassificationTask, ClassValidator, image_samples, leaf_samples
 from patchforest.train.config import RunConfig
 from patchforest.train.parts import Parts
 from patchforest.train.recorder import Scorer
@@ -82,6 +82,9 @@ def make_task(config: RunConfig, parts: Parts, scorer: Bundle | None = None, *, 
             cache_bytes=(2 << 30) if c.cache else 0,
         )
         return SegmentationTask(network, config.train, sequences)
+    if parts.targets is not None and c.gather_once:
+        leaves = leaf_samples(config, parts.training, parts.targets, samples_per_epoch=ENDLESS)
+        return ClassificationTask(network, config.train, leaves)
     if parts.targets is not None:
         images = image_samples(config, parts.training, parts.targets, samples_per_epoch=ENDLESS, scorer=cutter)
         return ClassificationTask(network, config.train, images)
