@@ -13,12 +13,14 @@ import numpy as np
 from patchforest.data.layout import Case, find_cases
 from patchforest.errors import InputError
 from patchforest.infer.predict import Prediction
+from patchforest.models.build import scores_leaves
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.report.case_view import case_section
 from patchforest.report.class_evaluation import CLASS_HEADER, class_rows, class_sections, score_line
 from patchforest.report.curves import draw_curves
 from patchforest.report.environment import describe_environment
 from patchforest.report.html import Section, Table, write_report
+from patchforest.report.scorer_sections import scorer_sections
 from patchforest.train.classify import targets_of
 from patchforest.train.config import RunConfig, config_dict, load_config
 from patchforest.train.evaluate_classes import evaluate_classes
@@ -38,6 +40,9 @@ def report_run(run: Path, data: Path, *, num_cases: int = 3) -> Path:
     bundle = load_model(run)
     if bundle.spec.of_images:
         return _report_classes(run, data, config, bundle)
+    if scores_leaves(bundle.network):
+        cases = _spread(_validation_cases(run, data, config), num_cases)
+        return _write(run, config, scorer_sections(bundle, cases, config))
     shown = _spread(_validation_cases(run, data, config), num_cases)
     sections, rows = [], []
     for case in shown:

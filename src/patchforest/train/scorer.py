@@ -115,10 +115,57 @@ class CeilingValidation:
         return f"ceiling {self.ceiling:.4f} (edges {self.edges:.4f}, {self.cases} images, {self.seconds:.0f} s)"
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A case as a scorer sees it: image, label, the forest that it cuts, and the one that edges cut.
+
+    The ceilings are the label ceilings of the two forests.
+    """
+
+    image: Array
+    label: Array
+    forest: Forest
+    by_edges: Forest
+    ceiling: float
+    ceiling_edges: float
+
+
+def judge(scorer: Bundle, case: Case, *, label_map: LabelMap | None = None, scale: Scale = AS_STORED) -> Judged:
+    """What the forest of a whole image is worth that a scorer cuts, by the policy and q of its specification.
+
+    Raises
+    ------
+    InputError : as of ``data.pictures.open_picture``; images too large for memory.
+    """
+    spec = scorer.spec
+    assert spec.forest is not None
+    classes, q = len(spec.classes), scorer_q(spec.model)
+    picture = open_picture(
+        case,
+        label_map=label_map,
+        num_classes=classes,
+        downscale=spec.downscale,
+        intensity_window=spec.intensity_window,
+        scale=scale,
+        names=spec.classes,
+    )
+    if not isinstance(picture, Picture):
+        raise InputError(case.image, "is too large to judge a scorer by", "set train.validate_cases=0")
+    image, label = picture.image, picture.label
+    if image.dtype != np.uint8 or spec.intensity_window is not None:
+        image = unit_range(image, spec.intensity_window)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FlatGround)
+        forest = cut_forest(image, spec.forest, criterion=LeafScorer(scorer, q))
+        by_edges = cut_forest(image, replace(spec.forest, criterion="edges"))
+    own, edges = (label_ceiling(label, f, q, num_classes=classes) for f in (forest, by_edges))
+    return Judged(image, label, forest, by_edges, own, edges)
+
+
 class CeilingValidator:
     """Scores a scorer by the label ceilings of its forests of whole images; call it with the network.
 
-    Parameters as of ``train.validate.Validator``; forests are those of the specification's policy.
+    Parameters as of ``train.validate.Validator``.
     """
 
     word = "ceiling"
@@ -135,7 +182,6 @@ class CeilingValidator:
     ) -> None:
         self.cases = tuple(cases[i] for i in evenly(len(cases), limit))
         self._spec, self._label_map, self._scale, self._stop = spec, label_map, scale, stop
-        self._edges: dict[str, float] = {}
 
     def columns(self, classes: Sequence[str]) -> list[str]:
         """Of metrics.csv; the first is ``score``."""
@@ -143,42 +189,14 @@ class CeilingValidator:
 
     def __call__(self, network: nn.Module) -> CeilingValidation | None:
         """The scores, or None when stopped on the way or without cases."""
-        start, found, spec = time.perf_counter(), [], self._spec
-        assert spec.forest is not None
-        edges, q = replace(spec.forest, criterion="edges"), scorer_q(spec.model)
-        scorer = LeafScorer(Bundle(network=network, spec=spec), q)
+        start, found = time.perf_counter(), []
+        bundle = Bundle(network=network, spec=self._spec)
         for case in self.cases:
             if self._stop():
                 return None
-            image, label = self._open(case)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FlatGround)
-                if case.id not in self._edges:
-                    self._edges[case.id] = self._ceiling(label, cut_forest(image, edges))
-                found.append(self._ceiling(label, cut_forest(image, spec.forest, criterion=scorer)))
+            judged = judge(bundle, case, label_map=self._label_map, scale=self._scale)
+            found.append((judged.ceiling, judged.ceiling_edges))
         if not found:
             return None
-        by_edges = float(np.mean([self._edges[case.id] for case in self.cases]))
-        return CeilingValidation(float(np.mean(found)), by_edges, len(found), time.perf_counter() - start)
-
-    def _ceiling(self, label: Array, forest: Forest) -> float:
-        return label_ceiling(label, forest, scorer_q(self._spec.model), num_classes=len(self._spec.classes))
-
-    def _open(self, case: Case) -> tuple[Array, Array]:
-        """Image, uint8 or in [0, 1], and label of a case as the scorer sees them."""
-        spec = self._spec
-        picture = open_picture(
-            case,
-            label_map=self._label_map,
-            num_classes=len(spec.classes),
-            downscale=spec.downscale,
-            intensity_window=spec.intensity_window,
-            scale=self._scale,
-            names=spec.classes,
-        )
-        if not isinstance(picture, Picture):
-            raise InputError(case.image, "is too large to validate a scorer on", "set train.validate_cases=0")
-        image = picture.image
-        if image.dtype != np.uint8 or spec.intensity_window is not None:
-            image = unit_range(image, spec.intensity_window)
-        return image, picture.label
+        ceiling, edges = (float(v) for v in np.mean(found, axis=0))
+        return CeilingValidation(ceiling, edges, len(found), time.perf_counter() - start)
