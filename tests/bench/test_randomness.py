@@ -103,5 +103,5 @@ def test_shared_leaves_are_those_of_the_models_own_scorer(tmp_path, monkeypatch)
     trained = SimpleNamespace(bundle=SimpleNamespace(spec=spec))
     asked = []
     monkeypatch.setattr("patchforest.infer.scorer.scorer_of", lambda bundle: asked.append(bundle) or Still())
-    assert randomness._kept(trained, Case("i", tmp_path / "i.png")) == 1
+    assert randomness._kept(trained, Case("i", tmp_path / "i.png", None)) == 1
     assert asked
