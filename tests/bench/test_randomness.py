@@ -8,11 +8,13 @@ import pytest
 
 from patchforest.bench import randomness
 from patchforest.bench.randomness import FIXED, FRESH, UNIFORM
-from patchforest.data.layout import find_cases
+from patchforest.data.layout import Case, find_cases
 from patchforest.data.samples import WindowSamples
+from patchforest.io.write import write_image
 from patchforest.models.bundle import ModelSpec
 from patchforest.models.config import ModelConfig
 from patchforest.train.config import load_config
+from patchforest.tree.cut import cut_forest
 from patchforest.values import ForestPolicy
 from tests.bench.conftest import row
 
@@ -87,21 +89,17 @@ def test_the_order_names_the_last_arm_and_the_spread(settings):
 
 
 def test_shared_leaves_are_those_of_the_models_own_scorer(tmp_path, monkeypatch):
-    """A scorer that cannot be random: every tree is the same, though edges of the image would have differed."""
-    from patchforest.data.layout import Case
-    from patchforest.io.write import write_image
-
-    class Still:
-        def scores(self, image, *, cell, root):
-            sides = [cell * 2**k for k in range(int(np.log2(root // cell)) + 1)]
-            return [np.ones(tuple(-(-s // side) for s in image.shape[:2])) for side in sides]
-
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     write_image(tmp_path / "i.png", image)
-    policy = ForestPolicy(criterion="gradient", cell=8, budget=16)
-    spec = ModelSpec(ModelConfig(name="apf_unetr"), policy, ("background", "disc"))
-    trained = SimpleNamespace(bundle=SimpleNamespace(spec=spec))
-    asked = []
-    monkeypatch.setattr("patchforest.infer.scorer.scorer_of", lambda bundle: asked.append(bundle) or Still())
-    assert randomness._kept(trained, Case("i", tmp_path / "i.png", None)) == 1
-    assert asked
+    spec = ModelSpec(ModelConfig(name="apf_unetr"), ForestPolicy(criterion="gradient", cell=8, budget=16), ("a", "b"))
+    given = []
+
+    def cut(*arguments, criterion, **more):
+        given.append(criterion)
+        return cut_forest(*arguments, **more)
+
+    monkeypatch.setattr("patchforest.tree.cut.cut_forest", cut)
+    monkeypatch.setattr("patchforest.infer.scorer.scorer_of", lambda bundle: "its own")
+    shared = randomness._kept(SimpleNamespace(bundle=SimpleNamespace(spec=spec)), Case("i", tmp_path / "i.png", None))
+    assert given == ["its own"] * randomness.TREES
+    assert 0 < shared < 1
