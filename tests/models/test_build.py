@@ -20,7 +20,7 @@ from patchforest.models.config import ModelConfig
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "swin_unetr"])  # needs an extra; see its own tests
 def test_every_name_builds(name: str) -> None:
     model = build_model(ModelConfig(name=name, width=8, depth=2, heads=2, window=(64, 48)))
-    assert model.needs_forest == (name not in ("unet", "unetr", "transunet", "vit", "hipt"))
+    assert model.needs_forest == (name not in ("unet", "unetr", "transunet", "vit", "hipt", "scorer"))
     assert has_fixed_window(model) == has_fixed_window(MODELS[name]) == (name in ("unetr", "transunet", "vit"))
     assert gives_classes(model) == gives_classes(MODELS[name]) == (name in ("apf_vit", "vit", "hipt"))
     assert hasattr(model, "output") != gives_classes(model)
