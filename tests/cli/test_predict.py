@@ -116,12 +116,12 @@ def test_a_stopped_job_says_so_and_goes_on(tiny_model: Path, tmp_path: Path) -> 
     for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
         job = subprocess.Popen([str(c) for c in command], stderr=subprocess.PIPE, text=True, start_new_session=True)
         end = time.monotonic() + 60
-        before = len(list(out.glob("*.png")))
-        while len(list(out.glob("*.png"))) <= before and time.monotonic() < end:
+        before = len(list(out.glob("[0-9]*.png")))  # not those still under a temporary name
+        while len(list(out.glob("[0-9]*.png"))) <= before and time.monotonic() < end:
             time.sleep(0.02)
         os.kill(job.pid, number)
         _, told = job.communicate(timeout=60)
         assert job.returncode == code, told
         assert told.splitlines()[-1] == "warning: stopped; the same command goes on from here"
-    assert 2 <= len(list(out.glob("*.png"))) < 40
+    assert 2 <= len(list(out.glob("[0-9]*.png"))) < 40
     assert not [p for p in out.rglob("*") if p.name.startswith(".patchforest-")]
