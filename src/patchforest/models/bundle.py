@@ -16,12 +16,10 @@ from torch import nn
 from patchforest.errors import InputError
 from patchforest.io.atomic import write_bytes, write_json
 from patchforest.models.build import MODELS, build_model, gives_classes, scores_leaves
-from patchforest.models.config import ModelConfig, VolumeSpec
+from patchforest.models.config import SCORER, ModelConfig, VolumeSpec
 from patchforest.values import ForestPolicy
 
 FORMAT = 2
-SCORER = "scorer"
-"""The criterion of forests cut by a trained scorer, and the folder that holds it beside the model's weights."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+SCORER = "scorer"
+"""The criterion of forests cut by a trained scorer, and the folder that holds it beside the model's weights."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

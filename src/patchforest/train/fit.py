@@ -25,7 +25,8 @@ from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
 from patchforest.models.backbone import resolve_backbone
 from patchforest.models.build import MODELS, build_model, gives_classes, has_fixed_window, scores_leaves
-from patchforest.models.bundle import SCORER, Bundle, ModelSpec
+from patchforest.models.bundle import Bundle, ModelSpec
+from patchforest.models.config import SCORER
 from patchforest.models.pretrained import load_backbone
 from patchforest.train.compat import require_lightning
 from patchforest.train.config import RunConfig, differences, load_config, save_config

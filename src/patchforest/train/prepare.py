@@ -20,8 +20,7 @@ from patchforest.data.prepared import PrepareSettings, setting_differences
 from patchforest.data.tables import some
 from patchforest.errors import InputError
 from patchforest.io.open import open_image
-from patchforest.models.bundle import SCORER
-from patchforest.models.config import ModelConfig
+from patchforest.models.config import SCORER, ModelConfig
 from patchforest.train.config import DataConfig, RunConfig
 from patchforest.tree.cut import build_by_policy, cut_forest
 from patchforest.tree.gather import check_patch
