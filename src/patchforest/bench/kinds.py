@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from patchforest.bench import cost, curves, length, organs, overhead, quality, randomness, speed, trees
+from patchforest.bench import classes, cost, curves, length, organs, overhead, quality, randomness, speed, trees
 from patchforest.bench.contender import Contender
 from patchforest.bench.kind import Kind
 from patchforest.bench.training import train_and_score
@@ -15,6 +15,7 @@ from patchforest.bench.tune import KIND as TUNE
 KINDS: dict[str, Kind] = {
     "quality": quality.KIND,
     "organs": organs.KIND,
+    "classes": classes.KIND,
     "speed": speed.KIND,
     "length": length.KIND,
     "curves": curves.KIND,

@@ -10,7 +10,7 @@ from patchforest.errors import InputError
 from patchforest.io.atomic import write_text
 from patchforest.io.write import write_image, write_mask
 
-FOLDERS = {"idrid_classes": "idrid", "ct_organs": "ct_totalseg"}
+FOLDERS = {"idrid_classes": "idrid", "ct_organs": "ct_totalseg", "glas_grades": "glas"}
 """Recipe → folder of its data, where the names differ."""
 
 CUT = ("swiss_drone",)

@@ -18,7 +18,7 @@ from patchforest.bench.settings import Settings
 from patchforest.train.config import RunConfig, config_dict, load_config
 
 if TYPE_CHECKING:
-    from patchforest.data.layout import Case
+    from patchforest.data.layout import Case, CaseList
     from patchforest.models.bundle import Bundle
 
 RATES = "learning_rates.json"
@@ -95,12 +95,14 @@ class Trained:
     Attributes
     ----------
     config : resolved.
+    cases : all of the data set.
     numbers : what the training cost, by name.
     """
 
     config: RunConfig
     bundle: Bundle
     run: Path
+    cases: CaseList
     validation: Sequence[Case]
     numbers: dict[str, Any]
 
@@ -119,7 +121,8 @@ def train(contender: Contender, folder: Path) -> Trained:
     fit(load_config(contender.recipe, contender.changes), contender.data, run, quiet=True)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     config = load_config(run / "config.yaml")
-    _, validation = split(find_cases(contender.data, layout=config.data.layout), config)
+    cases = find_cases(contender.data, layout=config.data.layout, require_labels=config.data.targets is None)
+    _, validation = split(cases, config)
     bundle = load_model(run / "last", choose_device("cpu" if config.train.device == "cpu" else "auto"))
     done = json.loads((run / "done.json").read_text(encoding="utf-8"))
     numbers = {
@@ -132,15 +135,21 @@ def train(contender: Contender, folder: Path) -> Trained:
         "lr": config.train.lr,
         "configuration": config_dict(config),
     }
-    return Trained(config, bundle, run, validation, numbers)
+    return Trained(config, bundle, run, cases, validation, numbers)
 
 
 def train_and_score(contender: Contender, folder: Path) -> dict[str, Any]:
-    """Train a contender and score its last weights on full-size validation images; plain numbers by name."""
+    """Train a contender and score its last weights on full-size validation images; plain numbers by name.
+
+    Of models of classes the scores are those of ``bench.class_scores``.
+    """
+    from patchforest.bench.class_scores import score_classes
     from patchforest.train.evaluate import evaluate
 
     trained = train(contender, folder)
     config, bundle = trained.config, trained.bundle
+    if config.data.targets is not None:
+        return score_classes(trained, folder)
     with counted_tokens(bundle.network) as tokens:
         evaluate(
             bundle,
@@ -163,6 +172,12 @@ def train_and_score(contender: Contender, folder: Path) -> dict[str, Any]:
         "peak_mib": peak_mib(),
         **trained.numbers,
     }
+
+
+def headline(result: Mapping[str, Any]) -> tuple[str, float]:
+    """The score that matters most of a trained contender, by its name: Dice, or the AUC of classes (-1 for none)."""
+    name = "Dice" if "Dice" in result else "AUC"
+    return name, -1.0 if result[name] is None else float(result[name])
 
 
 def seconds_to_predict(trained: Trained) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from patchforest.bench.run import Row, run_all
 from patchforest.bench.settings import Settings
-from patchforest.bench.training import RATES, make_contender
+from patchforest.bench.training import RATES, headline, make_contender
 from patchforest.data.layout import find_cases
 from patchforest.data.splits import split_cases
 from patchforest.io.atomic import write_json, write_text
@@ -25,12 +25,16 @@ SEED, MINUTES, FOLDS = 100, 0.5, 4
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender to tune: what its set is called, the recipe's name, its own name, its changes of the recipe."""
+    """A contender to tune: what its set is called, the recipe's name, its own name, its changes of the recipe.
+
+    ``data`` is its data where they are not the recipe's.
+    """
 
     label: str
     recipe: str
     model: str
     changes: tuple[str, ...]
+    data: Path | None = None
 
 
 def tune(kind: str, entries: Sequence[Entry], settings: Settings, tell: Callable[[str], None]) -> None:
@@ -46,14 +50,21 @@ def tune(kind: str, entries: Sequence[Entry], settings: Settings, tell: Callable
     for entry in entries:
         if entry.label not in splits:
             recipe = load_config(settings.recipe(entry.recipe), (*entry.changes, *settings.changes))
-            splits[entry.label] = inner_split(recipe, entry.recipe, settings)
+            splits[entry.label] = inner_split(recipe, entry.recipe, settings, data=entry.data)
             tell(f"{entry.label}: learning rates are chosen on {splits[entry.label].words}")
         split = splits[entry.label]
         for rate in settings.rates if split.changes else ():
             changes = (*entry.changes, settings.budget(MINUTES), "train.validate_cases=0", *split.changes)
             changes = (*changes, f"train.lr={rate}")
             made = make_contender(
-                KIND, entry.recipe, entry.model, changes, SEED, settings, label=entry.label, data=split.data
+                KIND,
+                entry.recipe,
+                entry.model,
+                changes,
+                SEED,
+                settings,
+                label=entry.label,
+                data=split.data or entry.data,
             )
             plan.append((rate, made))
     rows = run_all([c for _, c in plan], settings.out, jobs=settings.jobs, tell=tell)
@@ -64,18 +75,21 @@ def tune(kind: str, entries: Sequence[Entry], settings: Settings, tell: Callable
     for (name, model), (best, scores) in found.items():
         merged["rates"].setdefault(name, {})[model] = best
         merged["scores"].setdefault(name, {})[model] = scores
-        tell(f"{name}, {model}: {best:g} of " + ", ".join(f"{r} → Dice {d:.3f}" for r, d in scores.items()))
+        tell(f"{name}, {model}: {best:g} of " + ", ".join(f"{r} → {d:.3f}" for r, d in scores.items()))
     merged["chosen_on"] = {**before.get("chosen_on", {}), **{label: s.words for label, s in splits.items()}}
     merged["command"] = settings.command(kind)
     write_json(path, merged)
 
 
 def pick(rows: list[tuple[float, Row]]) -> dict[tuple[str, str], tuple[float, dict[str, float]]]:
-    """(set, contender) → the rate of the best Dice, and the Dice of every rate by its text; failed rows count not."""
+    """(set, contender) → the rate of the best score, and that of every rate by its text; failed rows count not.
+
+    Scores are Dice, or the AUC of classes.
+    """
     scores: dict[tuple[str, str], dict[float, float]] = {}
     for rate, row in rows:
         if not row.failed:
-            scores.setdefault((row.contender.set, row.contender.name), {})[rate] = row.result["Dice"]
+            scores.setdefault((row.contender.set, row.contender.name), {})[rate] = headline(row.result)[1]
     return {
         who: (max(sorted(tried), key=lambda r: tried[r]), {f"{r:g}": d for r, d in tried.items()})
         for who, tried in scores.items()
@@ -91,19 +105,23 @@ class InnerSplit:
     data: Path | None = None
 
 
-def inner_split(recipe: RunConfig, name: str, settings: Settings) -> InnerSplit:
-    """A split of the training cases of a recipe alone, by their groups; a single volume is divided along its planes."""
+def inner_split(recipe: RunConfig, name: str, settings: Settings, *, data: Path | None = None) -> InnerSplit:
+    """A split of the training cases of a recipe alone, by their groups; a single volume is divided along its planes.
+
+    ``data`` are its data where they are not the recipe's.
+    """
     from patchforest.bench.sets import cut_volume, data_of
 
-    found = find_cases(data_of(name, settings.data, settings.out), layout=recipe.data.layout)
+    folder = data or data_of(name, settings.data, settings.out)
+    found = find_cases(folder, layout=recipe.data.layout, require_labels=recipe.data.targets is None)
     training, _ = split(found, recipe)
-    folder = settings.out / "tune" / name
+    folder = settings.out / "tune" / (name if data is None else data.name)
     groups = {c.group or c.id for c in training}
     if len(groups) == 1 and recipe.volume is None:
         return InnerSplit((), "nothing: it has one training case, so that its recipe's rate stays")
     if len(groups) == 1:
-        data = cut_volume(training[0], folder)
-        return InnerSplit(_lists(folder), "the upper third of its one training volume, held out", data)
+        half = cut_volume(training[0], folder)
+        return InnerSplit(_lists(folder), "the upper third of its one training volume, held out", half)
     folds = min(FOLDS, max(2, len(groups) // 2))
     plain = replace(found, cases=tuple(replace(c, split=None) for c in training), layout="paired")
     inner, held = split_cases(plain, fold=0, folds=folds, seed=SEED)
