@@ -180,6 +180,14 @@ def test_the_original_keeps_its_mode_and_lends_its_blocks() -> None:
     torch.testing.assert_close(adapt(model, patch=8).embed.table, encoder.embed.table)  # no dropout while reading
 
 
+def test_of_a_model_of_pictures_and_text_the_picture_half_is_read() -> None:
+    transformers = require("transformers", user="test", extra="backbones")
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    both = transformers.CLIPConfig(vision_config={**HF, "patch_size": 16}, text_config=text, projection_dim=8)
+    encoder = adapt(transformers.CLIPModel(both), patch=8, mean=MEAN, std=STD)
+    assert (encoder.width, encoder.depth) == (32, 2)
+
+
 def test_volumes_are_read_by_a_model_of_volumes() -> None:
     nets = require("monai.networks.nets", user="test", extra="medical")
     layers = {"hidden_size": 24, "mlp_dim": 48, "num_layers": 2, "num_heads": 2, "spatial_dims": 3}

@@ -28,6 +28,6 @@ def roughened(model: nn.Module) -> nn.Module:
     """The model with all that starts at zero or nearly so (positions, tokens, biases, scales) drawn anew."""
     torch.manual_seed(0)
     for parameter in model.parameters():
-        if parameter.ndim != 2 and parameter.shape[0] > 0:
+        if parameter.ndim not in (0, 2):
             nn.init.normal_(parameter, std=0.3)
     return model.eval()
