@@ -13,9 +13,9 @@ from patchforest.bench.contender import Contender
 
 
 def main() -> None:
-    """``python -m patchforest.bench.worker FOLDER``, with ``Contender.to_json`` on stdin."""
+    """``python -m patchforest.bench.worker FOLDER PID``, PID of the bench, with ``Contender.to_json`` on stdin."""
     contender, folder = Contender.from_json(sys.stdin.read()), Path(sys.argv[1])
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with, args=(int(sys.argv[2]),), daemon=True).start()
     import cv2
     import torch
 
@@ -29,10 +29,10 @@ def main() -> None:
     print(json.dumps(result))
 
 
-def _end_with_parent(parent: int) -> None:
-    """A bench that was killed leaves nothing running."""
+def end_with(parent: int) -> None:
+    """Ends this process soon after its parent, so that a bench that was killed leaves nothing running."""
     while os.getppid() == parent:
-        time.sleep(1)
+        time.sleep(0.5)
     os._exit(1)
 
 
