@@ -44,8 +44,8 @@ def test_contenders_are_valid_and_see_as_much_as_fits(name: str) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Two steps on six generated images for every contender."""
-    monkeypatch.setattr(classes, "COUNT", 6)
+    """Two steps on eight generated images for every contender."""
+    monkeypatch.setattr(classes, "COUNT", 8)
     return Settings(
         data=tmp_path,
         out=tmp_path / "out",
@@ -94,9 +94,9 @@ def test_rates_are_chosen_on_training_images(small: Settings) -> None:
     assert data is not None
     recipe = load_config(RECIPES / "needle.yaml")
     inner = inner_split(recipe, "needle", small, data=data)
-    assert "of its 4 training cases" in inner.words
+    assert "of its 6 training cases" in inner.words
     lists = [(small.out / "tune" / data.name / f"{part}.txt").read_text().split() for part in ("train", "validation")]
-    assert len({*lists[0], *lists[1]}) == 4
+    assert len({*lists[0], *lists[1]}) == 6
     scored = [(rate, row("ViT", kind="tune", label="needle", AUC=auc)) for rate, auc in ((1e-3, 0.6), (3e-3, 0.8))]
     assert pick([*scored, (1e-2, row("ViT", kind="tune", label="needle", AUC=None))])["needle", "ViT"][0] == 3e-3
 

@@ -1,8 +1,8 @@
 """Classes of images (the papers' Table V): ViT, HIPT and APF-ViT after the same training budget.
 
-``needle`` is generated: large images whose class a few small marks tell. ``haystack`` is the same task under texture so
-strong that a forest cannot find them, where adaptive patches have nothing to gain. ``glas_grades`` are real: benign
-and malignant glands, few patients.
+``needle`` is generated: large images whose class a few small marks tell. ``haystack`` is the same task with marks, and
+evidence, all over the image, where adaptive patches have nothing to gain. ``glas_grades`` are real: benign and
+malignant glands, few patients.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from patchforest.train.config import RunConfig, load_config
 
 MINUTES = 1.0
 SETS = ("needle", "haystack", "glas_grades")
-NOISE = {"needle": 0.0, "haystack": 40.0}
-"""Generated sets, by the spread of the texture that lies over them; both are taught by the recipe ``needle``."""
-COUNT, SIDE, SEED = 192, 1024, 0
+MARKS = {"needle": (4, (6, 10)), "haystack": (60, (90, 110))}
+"""Generated sets: marks that are evidence, and smallest and largest number of others; both are taught by the recipe ``needle``."""
+COUNT, SIDE, SEED = 160, 1024, 0
 """Images of a generated set, their side, and the seed of the first."""
 MOST = 1024
 """Tokens of a ViT: its patches are as small as that allows."""
@@ -91,15 +91,16 @@ def entries(settings: Settings, name: str) -> dict[str, tuple[str, ...]]:
 
 def recipe_of(name: str) -> str:
     """The recipe of a set: generated ones share one."""
-    return "needle" if name in NOISE else name
+    return "needle" if name in MARKS else name
 
 
 def made(name: str, settings: Settings) -> Path | None:
     """The folder of a generated set, which is written first where it is not there; None for sets of real images."""
-    if name not in NOISE:
+    if name not in MARKS:
         return None
-    side = _side(settings)
-    return write_needle(settings.out / "data" / f"{name}-{side}", COUNT, side, seed=SEED, noise=NOISE[name])
+    side, (evidence, distractors) = _side(settings), MARKS[name]
+    folder = settings.out / "data" / f"{name}-{side}"
+    return write_needle(folder, COUNT, side, seed=SEED, evidence=evidence, distractors=distractors)
 
 
 def plan(settings: Settings) -> list[Contender]:
@@ -136,7 +137,7 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "Scores of the last weights on the validation images: nothing was chosen on them. Mean ± sd over seeds. "
         "Tokens: of an image. Seconds: CPU seconds (on a GPU: seconds) from pixels in memory to probabilities. Peak: "
         "memory of training, which holds the images, and prediction. Images seen: in training, repetitions included.",
-        f"Generated sets: {COUNT} images of {_side(settings)}² pixels, a third of them for validation. A mean AUC of "
+        f"Generated sets: {COUNT} images of {_side(settings)}² pixels, a quarter of them for validation. An AUC of "
         "0.5 is chance.",
         "Learning rates: " + ("tuned, see learning_rates.json." if rates else "the recipe's for all, not tuned."),
     )
@@ -184,7 +185,7 @@ def _side(settings: Settings) -> int:
 
 def _sized(settings: Settings, name: str) -> tuple[str, ...]:
     """The window of a generated set: its whole images."""
-    return (f"data.window={_side(settings)}",) if name in NOISE else ()
+    return (f"data.window={_side(settings)}",) if name in MARKS else ()
 
 
 def _tune(settings: Settings, tell: Callable[[str], None]) -> None:
