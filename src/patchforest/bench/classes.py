@@ -26,7 +26,7 @@ from patchforest.train.config import RunConfig, load_config
 MINUTES = 1.0
 SETS = ("needle", "haystack", "glas_grades")
 MARKS = {"needle": (4, (6, 10)), "haystack": (60, (90, 110))}
-"""Generated sets: marks that are evidence, and smallest and largest number of others; both are taught by the recipe ``needle``."""
+"""Generated sets: marks of evidence, and smallest and largest number of others. Both follow the recipe ``needle``."""
 COUNT, SIDE, SEED = 160, 1024, 0
 """Images of a generated set, their side, and the seed of the first."""
 MOST = 1024
