@@ -114,7 +114,7 @@ def test_all_foreground_by_hand(tmp_path: Path) -> None:
     import numpy as np
 
     from patchforest.bench.training import Trained
-    from patchforest.data.layout import Case
+    from patchforest.data.layout import Case, CaseList
     from patchforest.io.write import write_image, write_mask
 
     mask = np.zeros((10, 10), np.uint8)
@@ -122,7 +122,8 @@ def test_all_foreground_by_hand(tmp_path: Path) -> None:
     write_mask(tmp_path / "m.png", mask)
     write_image(tmp_path / "i.png", np.zeros((10, 10, 3), np.uint8))
     config = load_config(RECIPES / "hrf.yaml")
-    done = Trained(config, None, tmp_path, [Case("a", tmp_path / "i.png", tmp_path / "m.png")], {})  # type: ignore[arg-type]
+    cases = [Case("a", tmp_path / "i.png", tmp_path / "m.png")]
+    done = Trained(config, None, tmp_path, CaseList(tuple(cases), None, "paired", tmp_path), cases, {})  # type: ignore[arg-type]
     assert all_foreground(done) == pytest.approx(2 * 50 / 150)
     many = replace(config, data=replace(config.data, classes=("background", "a", "b")))
     assert all_foreground(replace(done, config=many)) is None
