@@ -14,23 +14,25 @@ from tests.bench.conftest import RECIPES
 NAMES = list(contenders_of(load_config(RECIPES / "glas.yaml")))
 
 
+ON_PIXELS = {"U-Net 1x", "U-Net 2x", "U-Net 4x", "UNETR", "TransUNet", "Swin UNETR"}
+
+
 @pytest.mark.parametrize("recipe", SETS)
 @pytest.mark.parametrize("name", NAMES)
-def test_it_builds_and_answers(recipe: str, name: str) -> None:
+def test_a_network_of_it_can_be_built(recipe: str, name: str) -> None:
     torch = pytest.importorskip("torch")
-    if name == "Swin UNETR":
-        pytest.importorskip("monai", reason="Swin UNETR is MONAI's (extra medical)")
-    from patchforest.data.layout import CaseList
-    from patchforest.models.build import build_model
-    from patchforest.train.fit import resolve
-
     path = RECIPES / f"{recipe}.yaml"
     config = load_config(path, contenders_of(load_config(path))[name])
-    with torch.device("meta"):
+    if name == "Swin UNETR":
+        pytest.importorskip("monai", reason="Swin UNETR is MONAI's (extra medical)")
+        if recipe != "swiss_drone":
+            return  # slow to build, and the same for every recipe of two classes
+    from patchforest.data.layout import CaseList
+    from patchforest.train.fit import resolve
+
+    with torch.device("meta"):  # resolving builds the network
         config = resolve(config, CaseList((), None, "paired", Path()), 3)
-        network = build_model(config.model)
-    assert network.needs_forest == (config.forest is not None)
-    assert sum(p.numel() for p in network.parameters()) > 50_000
+    assert (config.forest is None) == (name in ON_PIXELS)
 
 
 def test_full_sizes_are_those_of_the_papers() -> None:
