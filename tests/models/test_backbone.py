@@ -159,6 +159,7 @@ def test_volumes_are_read_by_monai() -> None:
             {"backbone": "timm:test_vit", "backbone_config": {"num_heads": 7}},
             "backbone timm:test_vit: dim should be divisible",
         ),
+        ({"backbone": "timm:test_vit", "dropout": 0.1}, "set the backbone's in backbone_config"),
         ({"backbone": "timm:test_vit", "embedding": "index"}, "set embedding to place or window"),
         (
             {"backbone": "timm:test_vit", "name": "unet"},

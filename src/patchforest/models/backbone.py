@@ -75,6 +75,8 @@ def adapt_original(original: nn.Module, config: ModelConfig, *, stem_features: i
     """A backbone as the encoder of a configuration's trunk, which shows it normalised pixel values."""
     if config.embedding == "index":
         raise ValueError("a backbone has positions of its own; set embedding to place or window")
+    if config.dropout:
+        raise ValueError("dropout is of our own transformer; set the backbone's in backbone_config")
     mean, std = _pixel_values(config, original)
     encoder = adapt(
         original,
