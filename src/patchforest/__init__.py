@@ -36,6 +36,7 @@ _HOME = {
     "load_model": "patchforest.models.bundle",
     "save_model": "patchforest.models.bundle",
     "predict": "patchforest.infer.predict",
+    "classify": "patchforest.infer.classify",
     "predict_volume": "patchforest.infer.volume",
     "components_of": "patchforest.infer.components",
     "polygons_of": "patchforest.infer.polygons",
@@ -47,6 +48,7 @@ __all__ = sorted([*_HOME, "__version__"])
 
 if TYPE_CHECKING:
     from patchforest.errors import InputError as InputError
+    from patchforest.infer.classify import classify as classify
     from patchforest.infer.components import components_of as components_of
     from patchforest.infer.polygons import polygons_of as polygons_of
     from patchforest.infer.predict import predict as predict
