@@ -68,14 +68,18 @@ def test_runs_of_other_benches_become_a_note(tmp_path):
     left += [leave_run(tmp_path, Contender("tune", "glas", "SHF", seed=0), [0.1, 0.2])]
     _write(tmp_path, {r.contender.key: r for r in [*left, failed]})
     settings = Settings(tmp_path, tmp_path)
-    contenders = curves.plan(settings)
-    assert [(c.name, c.seed) for c in contenders] == [("SHF", 0), ("SHF", 1), ("U-Net 4x", 0), ("U-Net 4x", 1)]
-    note = curves.note([Row(c, curves.work(c, tmp_path)) for c in contenders], settings)
+    (contender,) = curves.plan(settings)
+    assert contender.set == "quality, glas"
+    assert contender.changes == tuple(r.contender.key for r in left[:4])
+    note = curves.note([Row(contender, curves.work(contender, tmp_path / "anywhere"))], settings)
+    assert [(n["contender"], n["seed"]) for n in note.numbers] == [
+        ("SHF", 0), ("SHF", 1), ("U-Net 4x", 0), ("U-Net 4x", 1),
+    ]  # fmt: skip
     assert set(note.charts) == {"quality-glas-dice", "quality-glas-loss"}
     assert note.charts["quality-glas-dice"].count("<polygon") == 2
     assert note.tables[0].rows[1][:4] == ("U-Net 4x", "2", "0.800 ± 0.000", "0.800 ± 0.000")
-    only = curves.plan(Settings(tmp_path, tmp_path, sets=("glas",), contenders=("SHF",)))
-    assert {c.name for c in only} == {"SHF"}
+    (only,) = curves.plan(Settings(tmp_path, tmp_path, sets=("glas",), contenders=("SHF",)))
+    assert only.changes == contender.changes[:2]
 
 
 def test_a_folder_without_runs_says_what_to_do(tmp_path):

@@ -37,41 +37,51 @@ class Band:
 
 
 def plan(settings: Settings) -> list[Contender]:
-    """One for every finished training in ``settings.out``, of the sets and contenders asked for; of the same bench,
-    set, contender and seed the last. Tries of learning rates are no such trainings.
+    """One for every bench and set, with the keys of the finished trainings in ``settings.out`` that are wanted.
+
+    Of the same bench, set, contender and seed the last counts; tries of learning rates are no such trainings.
 
     Raises
     ------
     InputError : there is none.
     """
-    found: dict[tuple[str, str, int], Contender] = {}
+    found: dict[str, dict[tuple[str, int], str]] = {}
     for row in read_rows(settings.out).values():
-        c, metrics = row.contender, row.contender.folder(settings.out) / "run" / "metrics.csv"
+        c = row.contender
         wanted = c.set in (settings.sets or (c.set,)) and c.name in (settings.contenders or (c.name,))
         tried = c.kind == TUNE or c.seed == TUNE_SEED
-        if c.kind != "curves" and not tried and not row.failed and wanted and metrics.is_file():
-            name = f"{c.kind}, {c.set}"
-            data = str(metrics.resolve())
-            found[name, c.name, c.seed] = Contender("curves", name, c.name, (c.key,), c.seed, data=data)
+        if wanted and not tried and not row.failed and _metrics(c, settings.out).is_file():
+            found.setdefault(f"{c.kind}, {c.set}", {})[c.name, c.seed] = c.key
     if not found:
         hint = "run e.g. `patchforest bench quality` with the same --out first"
         raise InputError(settings.out, "holds no finished trainings of these sets and contenders", hint)
-    return list(found.values())
+    data = str(settings.out.resolve())
+    return [Contender("curves", name, "all runs", tuple(runs.values()), data=data) for name, runs in found.items()]
 
 
 def work(contender: Contender, folder: Path) -> dict[str, Any]:
-    """Points of validation Dice and of loss over seconds of training, and how much each jumps about."""
-    time, columns = read_metrics(Path(contender.data))
-    dice, loss = columns.get("dice", []), columns.get("loss", [])
-    return {
-        "time": time,
-        "dice": dice,
-        "loss": loss,
-        "dice_stability": stability(dice),
-        "loss_stability": stability(loss),
-        "best": max((v for _, v in dice), default=None),
-        "last": dice[-1][1] if dice else None,
-    }
+    """Of every run, points of validation Dice and of loss over seconds of training, and how much each jumps about."""
+    out = Path(contender.data)
+    rows, runs = read_rows(out), []
+    for key in contender.changes:
+        c = rows[key].contender
+        time, columns = read_metrics(_metrics(c, out))
+        dice, loss = columns.get("dice", []), columns.get("loss", [])
+        numbers = {
+            "time": time,
+            "dice": dice,
+            "loss": loss,
+            "dice_stability": stability(dice),
+            "loss_stability": stability(loss),
+            "best": max((v for _, v in dice), default=None),
+            "last": dice[-1][1] if dice else None,
+        }
+        runs.append({"contender": c.name, "seed": c.seed, **numbers})
+    return {"runs": runs}
+
+
+def _metrics(contender: Contender, out: Path) -> Path:
+    return contender.folder(out) / "run" / "metrics.csv"
 
 
 def stability(points: Points) -> float | None:
@@ -118,7 +128,7 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
     names = list(dict.fromkeys(r.contender.set for r in rows))
     tables, charts = [], {}
     for name in names:
-        mine = by_contender([r for r in rows if r.contender.set == name])
+        mine = by_contender(_runs(name, rows))
         tables.append(_table(name, mine))
         for column, title in (("dice", "validation Dice"), ("loss", "training loss")):
             chart = _chart(f"{name}: {title}", {n: [r.result[column] for r in same] for n, same in mine.items()})
@@ -129,10 +139,14 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         lines=lines,
         tables=tuple(tables),
         charts=charts,
-        numbers=[
-            {"set": r.contender.set, "contender": r.contender.name, "seed": r.contender.seed, **r.result} for r in rows
-        ],
+        numbers=[{"set": r.contender.set, **run} for r in rows for run in r.result["runs"]],
     )
+
+
+def _runs(name: str, rows: Sequence[Row]) -> list[Row]:
+    """Every run of a bench and set as a row of its own."""
+    runs = [run for row in rows if row.contender.set == name for run in row.result["runs"]]
+    return [Row(Contender("curves", name, run["contender"], seed=run["seed"]), run) for run in runs]
 
 
 def _table(name: str, rows: Mapping[str, Sequence[Row]]) -> NoteTable:
