@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,28 +15,49 @@ from patchforest.data.layout import find_cases
 from patchforest.errors import InputError
 from patchforest.infer.predict import predict
 from patchforest.infer.scorer import LeafScorer, load_scorer
-from patchforest.models.build import build_model
 from patchforest.models.bundle import load_model
 from patchforest.models.scorer import BLOCKS, WrongShares
 from patchforest.train.config import parse_config
 from patchforest.train.fit import fit
-from patchforest.train.scorer import CeilingValidator, scorer_loss, wrong_shares
+from patchforest.train.scorer import CeilingValidator, judge, scorer_loss, wrong_shares
+from patchforest.tree.ceiling import label_ceiling
 from patchforest.tree.cut import cut_forest
 from tests.train.runs import settings
 
 
 def raw(**train: Any) -> dict[str, Any]:
-    """A scorer's run on the discs."""
+    """A scorer's run on ``decoys``."""
     out = settings(**train)
+    out["data"] = {"window": 64, "folds": 3}
     out["model"] = {"name": "scorer", "stem": [4, 8, 8], "downscale": 2, "q": 4}
-    out["forest"] = {"budget": 5, "cell": 4, "criterion": "gradient"}
+    out["forest"] = {"budget": 7, "cell": 4, "criterion": "gradient"}
     return out
 
 
 @pytest.fixture(scope="module")
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def decoys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six images of faint labelled discs among bright squares that are not."""
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("decoys")
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    for number in range(6):
+        image, mask = rng.normal(90, 4, (128, 128, 3)), np.zeros((128, 128), np.uint8)
+        for _ in range(3):
+            row, column = rng.integers(16, 112, 2)
+            mask[np.hypot(*(np.indices(mask.shape) - [[[row]], [[column]]])) < rng.integers(6, 12)] = 1
+            row, column = rng.integers(0, 112, 2)
+            image[row : row + 16, column : column + 16] += 60
+        image[..., 0] += 25 * mask
+        cv2.imwrite(str(folder / "images" / f"case{number}.png"), image.clip(0, 255).astype(np.uint8))
+        cv2.imwrite(str(folder / "masks" / f"case{number}.png"), mask)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(decoys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = torch.get_num_threads()
-    run = fit(parse_config(raw(max_steps=60)), data, tmp_path_factory.mktemp("scorers") / "scorer", quiet=True)
+    settings = parse_config(raw(max_steps=80, batch=4))
+    run = fit(settings, decoys, tmp_path_factory.mktemp("scorers") / "scorer", quiet=True)
     torch.set_num_threads(before)
     return run
 
@@ -86,7 +108,7 @@ def test_unknown_pixels_teach_nothing() -> None:
     assert float(scorer_loss(WrongShares(logits.detach(), 8), torch.full_like(labels, -1), 2)) == 0
 
 
-def test_a_run_learns_to_look_where_the_label_is(trained: Path, data: Path) -> None:
+def test_a_run_learns_to_look_where_the_label_is(trained: Path, decoys: Path) -> None:
     with open(trained / "metrics.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["ceiling"]]
     assert len(rows) == 2
@@ -94,14 +116,13 @@ def test_a_run_learns_to_look_where_the_label_is(trained: Path, data: Path) -> N
     spec = load_model(trained).spec
     assert spec.forest is not None
     assert spec.forest.criterion == "gradient"
-    validator = CeilingValidator(find_cases(data).cases, spec, None)
+    validator = CeilingValidator(find_cases(decoys).cases, spec, None)
     found = validator(load_model(trained).network)
     assert found is not None
     assert found.cases == 6
-    untrained = validator(build_model(spec.model))
-    assert untrained is not None
-    assert found.edges == untrained.edges
-    assert found.ceiling > untrained.ceiling
+    assert found.ceiling > found.edges + 0.02
+    judged = judge(load_model(trained), find_cases(decoys).cases[0])
+    assert judged.ceiling == label_ceiling(judged.label, judged.forest, 4, num_classes=2)
 
 
 def test_it_cuts_the_forests_of_another_run(trained: Path, data: Path, tmp_path: Path) -> None:
