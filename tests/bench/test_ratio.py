@@ -11,7 +11,7 @@ from patchforest.bench.ratio import best_of, ratios_of, time_to
 from tests.bench.conftest import row
 
 CURVE = [(10.0, 0.2), (20.0, 0.5), (30.0, 0.4), (40.0, 0.6)]
-COST = {"training": 2.0, "prediction": 3.0, "tokens": 64, "all_foreground": 0.3}
+COST = {"training": 2.0, "prediction": 3.0, "tokens": 64, "all_foreground": 0.3, "train_seconds": 50.0}
 
 
 @pytest.mark.parametrize(("dice", "seconds"), [(0.0, 10), (0.2, 10), (0.21, 20), (0.5, 20), (0.51, 40), (0.61, None)])
@@ -45,10 +45,34 @@ def test_ratios_are_against_the_baseline_of_the_same_set_and_seed() -> None:
     ]
     found = ratios_of(rows, "uniform")
     assert [(r.name, r.seed, r.time) for r in found] == [
-        ("uniform", 0, 1.0), ("adaptive", 0, 5.0), ("never", 0, None), ("uniform", 1, 1.0), ("adaptive", 1, 0.5)
+        ("uniform", 0, 1.0), ("adaptive", 0, 5.0), ("never", 0, 0.8), ("uniform", 1, 1.0), ("adaptive", 1, 0.5)
     ]  # fmt: skip
+    assert [r.seconds for r in found] == [40.0, 8.0, None, 10.0, 20.0]
     assert (found[1].training, found[1].prediction, found[1].tokens, found[1].seconds) == (4.0, 3.0, 16.0, 8.0)
     assert all(r.counts for r in found)
+
+
+def test_the_baseline_is_timed_on_the_schedule_on_which_it_was_first_there() -> None:
+    rows = [
+        row("uniform", curve=CURVE, **COST),
+        row("half", curve=[(12.0, 0.55), (16.0, 0.6), (20.0, 0.7)], **COST),
+        row("adaptive", curve=[(8.0, 0.65)], **COST),
+        row("half", seed=1, curve=[(1.0, 0.9)], **COST),
+        row("half", label="other", curve=[(1.0, 0.9)], **COST),
+    ]
+    found = {r.name: r for r in ratios_of(rows, "uniform", same=("half",))}
+    assert {n: r.time for n, r in found.items()} == {"uniform": 0.4, "half": 1.0, "adaptive": 2.0}
+    rows[1] = row("half", curve=[(12.0, 0.55)], **COST)  # never there: the baseline's own time
+    found = {r.name: r for r in ratios_of(rows, "uniform", same=("half",))}
+    assert {n: r.time for n, r in found.items()} == {"uniform": 1.0, "half": 0.8, "adaptive": 5.0}
+    assert ratios_of(rows, "uniform")[2].time == 5.0
+
+
+def test_times_below_what_is_known_and_no_validations_make_no_infinite_ratio() -> None:
+    rows = [row("uniform", curve=[(0.0, 0.5)], **COST), row("adaptive", curve=[(0.0, 0.6)], **COST)]
+    assert [r.time for r in ratios_of(rows, "uniform")] == [1.0, 1.0]
+    (alone,) = ratios_of([row("uniform", curve=[], **COST)], "uniform")
+    assert (alone.time, alone.counts) == (None, False)
 
 
 @pytest.mark.parametrize(("floor", "counts"), [(0.59, True), (0.6, False), (None, True)])

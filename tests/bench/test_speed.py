@@ -12,6 +12,8 @@ from patchforest.bench import speed
 from patchforest.bench.settings import Settings
 from patchforest.bench.speed import (
     ADAPTIVE,
+    HALF,
+    KIND,
     SHORT,
     UNETR,
     UNIFORM,
@@ -58,11 +60,32 @@ def test_the_short_one_has_an_eighth_of_the_budget(small: Settings) -> None:
     assert "train.max_cpu_minutes=0.375" in minutes[SHORT]
 
 
-def test_the_short_one_takes_the_rate_of_the_long_one(small: Settings) -> None:
+def test_the_uniform_one_runs_on_half_of_the_schedule_only_where_it_is_asked_for(small: Settings) -> None:
+    asked = replace(small, contenders=(UNIFORM, HALF, ADAPTIVE), steps=None, cpu_minutes=4.0)
+    full, half, _ = entries(asked)
+    assert full.changes == half.changes
+    changes = {c.name: c.changes for c in plan(asked)}
+    assert "train.max_cpu_minutes=2.0" in changes[HALF]
+    assert "train.max_cpu_minutes=4.0" in changes[UNIFORM]
+
+
+def test_all_are_validated_equally_often_in_their_training(small: Settings) -> None:
+    every = plan(replace(small, contenders=(UNIFORM, HALF, ADAPTIVE, SHORT, UNETR)))
+    assert len(every) == 5
+    assert {x for c in every for x in c.changes if "validate_every" in x} == {"train.validate_every=0.05"}
+
+
+def test_those_of_less_time_take_the_rates_of_their_long_ones(small: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     small.out.mkdir()
     (small.out / "learning_rates.json").write_text('{"rates": {"discs 32": {"adaptive": 0.02, "uniform": 0.03}}}')
-    rates = {c.name: [x for x in c.changes if x.startswith("train.lr=")] for c in plan(small)}
-    assert rates == {UNIFORM: ["train.lr=0.03"], ADAPTIVE: ["train.lr=0.02"], SHORT: ["train.lr=0.02"]}
+    asked = replace(small, contenders=(UNIFORM, HALF, ADAPTIVE, SHORT))
+    rates = {c.name: [x.removeprefix("train.lr=") for x in c.changes if "train.lr=" in x] for c in plan(asked)}
+    assert rates == {UNIFORM: ["0.03"], HALF: ["0.03"], ADAPTIVE: ["0.02"], SHORT: ["0.02"]}
+    tried: list[str] = []
+    monkeypatch.setattr(speed, "tune", lambda kind, every, settings, tell: tried.extend(e.model for e in every))
+    assert KIND.tune is not None
+    KIND.tune(asked, print)
+    assert tried == [UNIFORM, ADAPTIVE]
 
 
 def test_every_contender_is_a_network_for_windows_of_its_size(large: Settings) -> None:
@@ -132,7 +155,8 @@ def test_all_foreground_by_hand(tmp_path: Path) -> None:
 def result(curve: list[tuple[float, float]], times: float, **more: Any) -> dict[str, Any]:
     """What a contender that needs ``times`` seconds an image leaves."""
     parts = dict.fromkeys(("training", "prediction", "input", "encoder", "rest"), times)
-    return {"curve": curve, "tokens": 64, "peak_mib": 900.0, "images": 8, "all_foreground": 0.3, **parts, **more}
+    common = {"tokens": 64, "peak_mib": 900.0, "images": 8, "all_foreground": 0.3, "train_seconds": 100.0}
+    return {"curve": curve, **common, **parts, **more}
 
 
 def test_the_tables_by_hand(settings: Settings) -> None:
@@ -153,8 +177,42 @@ def test_the_tables_by_hand(settings: Settings) -> None:
     assert costs.rows[5][-1] == "not reached"
     adaptive = {r[0]: r[2:] for r in ratios.rows if r[1] == ADAPTIVE}
     assert adaptive["a 512"][:2] == ("4.0 × (1 of 1 seeds)", "4.0 ×")
-    assert adaptive["c 512"][0] == "not reached"
+    assert adaptive["c 512"][0] == "< 0.9 × (not reached)"
     assert adaptive["d 512"][0] == "the uniform model learned nothing"
-    assert adaptive["**geometric mean**"][:2] == ("6.0 × (2 of 3 rows)", "2.4 ×")  # √(4 · 9); ⁴√(4 · 9 · 1 · 1)
+    mean = adaptive["**geometric mean**"][:2]
+    assert mean == ("< 3.2 × (1 of 3 rows a bound)", "2.4 ×")  # ∛(4 · 9 · 0.9); ⁴√(4 · 9 · 1 · 1)
+    reached = note([r for r in rows if r.contender.set in ("a 512", "b 512")], settings).tables[1].rows[-1]
+    assert reached[:3] == ("**geometric mean**", ADAPTIVE, "6.0 × (2 rows)")
+    nothing = note(rows[-2:], settings).tables[1].rows[-1]
+    assert nothing[2] == "– (0 rows)"
     assert list(made.charts) == ["a-512", "b-512", "c-512", "d-512"]
     assert ADAPTIVE in made.charts["a-512"]
+
+
+def test_a_seed_that_was_never_there_makes_its_row_a_bound(settings: Settings) -> None:
+    rows = [
+        row(UNIFORM, label="a 512", **result([(90.0, 0.5)], 1)),
+        row(ADAPTIVE, label="a 512", **result([(10.0, 0.5)], 1)),
+        row(UNIFORM, label="a 512", seed=1, **result([(50.0, 0.5)], 1)),
+        row(ADAPTIVE, label="a 512", seed=1, **result([(10.0, 0.4)], 1, train_seconds=12.5)),
+        row(UNIFORM, label="a 512", seed=2, **result([(50.0, 0.2)], 1)),  # no better than all foreground
+        row(ADAPTIVE, label="a 512", seed=2, **result([(10.0, 0.4)], 1)),
+    ]
+    lines = {r[0]: r[2] for r in note(rows, settings).tables[1].rows if r[1] == ADAPTIVE}
+    assert lines == {  # √(9 · 4)
+        "a 512": "< 6.0 × (1 of 3 seeds)",
+        "**geometric mean**": "< 6.0 × (1 of 1 rows a bound)",
+    }
+
+
+def test_half_of_the_schedule_is_the_uniform_models_time_where_it_was_sooner_there(settings: Settings) -> None:
+    rows = [
+        row(UNIFORM, label="a 512", **result([(40.0, 0.5), (80.0, 0.6)], 1)),
+        row(HALF, label="a 512", **result([(20.0, 0.5), (40.0, 0.7)], 1)),
+        row(ADAPTIVE, label="a 512", **result([(10.0, 0.6)], 1)),
+    ]
+    made = note(rows, settings)
+    assert [r[2] for r in made.tables[1].rows if r[0] == "a 512"] == [
+        "0.5 × (1 of 1 seeds)", "1.0 × (1 of 1 seeds)", "4.0 × (1 of 1 seeds)",
+    ]  # fmt: skip
+    assert "on half of it" in made.lines[1]

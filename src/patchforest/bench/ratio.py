@@ -10,6 +10,9 @@ from patchforest.bench.run import Row
 Curve = Sequence[Sequence[float]]
 """(seconds of training, Dice) of every validation, in time."""
 
+RESOLUTION = 0.01
+"""Seconds are known no better than this."""
+
 
 @dataclass(frozen=True)
 class Ratio:
@@ -19,7 +22,8 @@ class Ratio:
     ----------
     label, name, seed : of set and contender.
     seconds : of training to the baseline's best Dice; None where it was not reached.
-    time : the baseline's own seconds to it, over these; None likewise.
+    time : the baseline's seconds to it, over these. Where it was not reached, over all seconds of the contender's
+        training: an upper bound. None where the baseline was never validated.
     training, prediction, tokens : seconds an image, and tokens.
     counts : the baseline learned more than to call everything foreground, as far as that can be said.
     """
@@ -45,10 +49,11 @@ def best_of(curve: Curve) -> float:
     return max((value for _, value in curve), default=0.0)
 
 
-def ratios_of(rows: Sequence[Row], baseline: str) -> list[Ratio]:
+def ratios_of(rows: Sequence[Row], baseline: str, *, same: Sequence[str] = ()) -> list[Ratio]:
     """Every contender against the baseline of the same set and seed, in the order of ``rows``; the baseline as well.
 
-    Rows without a baseline are left out.
+    Rows without a baseline are left out. ``same`` names contenders that are the baseline on another schedule: its
+    seconds to its best Dice are those of whichever was there first.
     """
     bases = {(r.contender.set, r.contender.seed): r for r in rows if r.contender.name == baseline}
     found = []
@@ -57,7 +62,8 @@ def ratios_of(rows: Sequence[Row], baseline: str) -> list[Ratio]:
         if base is None:
             continue
         best, floor = best_of(base.result["curve"]), base.result["all_foreground"]
-        own, other = time_to(row.result["curve"], best), time_to(base.result["curve"], best)
+        own, other = time_to(row.result["curve"], best), _earliest(rows, base, same, best)
+        spent = row.result["train_seconds"] if own is None else own
         training, prediction, tokens = (base.result[k] / row.result[k] for k in ("training", "prediction", "tokens"))
         found.append(
             Ratio(
@@ -65,7 +71,7 @@ def ratios_of(rows: Sequence[Row], baseline: str) -> list[Ratio]:
                 name=row.contender.name,
                 seed=row.contender.seed,
                 seconds=own,
-                time=other / own if own and other else None,
+                time=None if other is None else max(other, RESOLUTION) / max(spent, RESOLUTION),
                 training=training,
                 prediction=prediction,
                 tokens=tokens,
@@ -73,3 +79,11 @@ def ratios_of(rows: Sequence[Row], baseline: str) -> list[Ratio]:
             )
         )
     return found
+
+
+def _earliest(rows: Sequence[Row], base: Row, same: Sequence[str], dice: float) -> float | None:
+    """Seconds at which the baseline, or one that is the same on another schedule, first had a Dice."""
+    where = (base.contender.set, base.contender.seed)
+    twins = [r for r in rows if r.contender.name in same and (r.contender.set, r.contender.seed) == where]
+    times = [time_to(r.result["curve"], dice) for r in (base, *twins)]
+    return min((t for t in times if t is not None), default=None)
