@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
+from patchforest.bench import training
 from patchforest.bench.settings import Settings
-from patchforest.bench.training import counted_tokens, make_contender, peak_mib, picked, read_rates, tuned
+from patchforest.bench.training import (
+    counted_tokens,
+    make_contender,
+    peak_mib,
+    picked,
+    read_rates,
+    seconds_to_predict,
+    tuned,
+)
 from patchforest.models.build import build_model
 from patchforest.models.config import ModelConfig
 
@@ -61,3 +72,34 @@ def test_tokens_of_grids_are_counted_and_hooks_removed() -> None:
 
 def test_memory_is_measured() -> None:
     assert 50 < peak_mib() < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("costs", "seconds", "calls"),
+    [
+        ([9.0, 3.0, 1.0, 2.0], 2.0, 4),  # the first is to warm up
+        ([19.9, 19.0, 30.0, 20.0], 20.0, 4),
+        ([20.0, 1.0, 1.0, 1.0], 20.0, 1),
+    ],
+)
+def test_a_prediction_is_timed_warm_and_three_times_or_once_where_it_is_long(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, costs: list[float], seconds: float, calls: int
+) -> None:
+    now, given = [0.0], []  # type: list[float], list[Any]
+
+    def predict(bundle: Any, pixels: Any, *, precision: str) -> None:
+        now[0] += costs[len(given)]
+        given.append(pixels)
+
+    monkeypatch.setattr("patchforest.infer.predict.predict", predict)
+    monkeypatch.setattr(training, "clock_of", lambda device: lambda: now[0])
+    monkeypatch.setattr(training, "precision_of", lambda config, bundle: "fp32")
+    image = next((settings.data / "discs").rglob("*.png"))
+    trained: Any = SimpleNamespace(
+        config=SimpleNamespace(volume=None),
+        bundle=SimpleNamespace(network=torch.nn.Linear(1, 1)),
+        validation=[SimpleNamespace(image=image)],
+    )
+    assert seconds_to_predict(trained) == pytest.approx(seconds)
+    assert len(given) == calls
+    assert len({id(pixels) for pixels in given}) == 1  # always the same image, read beforehand

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from patchforest.bench.contender import Contender
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 RATES = "learning_rates.json"
 LAST = ("train.validate_cases=0", "train.validate_every=1.0")
 """Changes of a recipe that score the last weights alone, once."""
+
+LONG = 20.0
+"""Seconds from which a prediction is timed once and not again."""
 
 SCORES = ("Dice", "BoundaryF2", "ceiling", "tokens", "seconds")
 
@@ -181,27 +185,38 @@ def headline(result: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def seconds_to_predict(trained: Trained) -> float:
-    """From pixels to mask of the first validation case: CPU seconds of this process, or seconds where a GPU works."""
+    """From pixels to mask of the first validation case: CPU seconds of this process, or seconds where a GPU works.
+
+    The median of three predictions after one to warm up; where that one takes ``LONG`` seconds or more, its own time.
+    """
+    clock, predict_once = clock_of(next(trained.bundle.network.parameters()).device.type), _prediction(trained)
+
+    def seconds() -> float:
+        start = clock()
+        predict_once()
+        return clock() - start
+
+    first = seconds()
+    return first if first >= LONG else median(seconds() for _ in range(3))
+
+
+def _prediction(trained: Trained) -> Callable[[], object]:
+    """What predicts the first validation case, whose pixels are in memory."""
     precision, case = precision_of(trained.config, trained.bundle), trained.validation[0]
-    clock = clock_of(next(trained.bundle.network.parameters()).device.type)
     if trained.config.volume is not None:
         from patchforest.infer.volume import predict_volume
         from patchforest.io.volume import open_volume
 
         volume = open_volume(case.image)
         volume.read()
-        start = clock()
-        predict_volume(trained.bundle, volume, precision=precision)
-    else:
-        from patchforest.infer.predict import predict
-        from patchforest.io.array import ArraySource
-        from patchforest.io.open import open_image
+        return lambda: predict_volume(trained.bundle, volume, precision=precision)
+    from patchforest.infer.predict import predict
+    from patchforest.io.array import ArraySource
+    from patchforest.io.open import open_image
 
-        source = open_image(case.image)
-        pixels = ArraySource(source.read(), case.image, mpp=source.mpp)
-        start = clock()
-        predict(trained.bundle, pixels, precision=precision)
-    return clock() - start
+    source = open_image(case.image)
+    pixels = ArraySource(source.read(), case.image, mpp=source.mpp)
+    return lambda: predict(trained.bundle, pixels, precision=precision)
 
 
 def clock_of(device: str) -> Callable[[], float]:
