@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,19 @@ import pytest
 
 from patchforest.bench import trees
 from patchforest.bench.settings import Settings
-from patchforest.bench.trees import CONTENDERS, CRITERIA, EDGES, KIND, ORACLE, closed, mean_ceilings, plan, work
+from patchforest.bench.trees import (
+    CONTENDERS,
+    CRITERIA,
+    EDGES,
+    KIND,
+    ORACLE,
+    FirstLook,
+    closed,
+    mean_ceilings,
+    plan,
+    tokens_read,
+    work,
+)
 from patchforest.tree.forest import build_forest
 from tests.bench.conftest import row
 
@@ -60,6 +73,9 @@ def test_what_was_learned_is_measured_like_it(small: Settings) -> None:
             assert list(found["ceilings"]) == [contender.name]
             assert found["steps"] == 2
             assert all(0 < v <= 1 for v in found["ceilings"][contender.name]["8"]["16"].values())
+            assert ("first_tokens" in found) == (contender.name == "two looks")
+        assert list(found["first_tokens"]["two looks"]) == found["cases"]
+        assert all(tokens > 0 for tokens in found["first_tokens"]["two looks"].values())
 
 
 def test_a_second_look_is_of_the_image_it_is_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,11 +83,12 @@ def test_a_second_look_is_of_the_image_it_is_asked_about(monkeypatch: pytest.Mon
 
     def answer(bundle: object, image: np.ndarray, **options: object) -> Any:
         asked.append(image)
-        return type("Said", (), {"probability": np.full((1, *image.shape[:2]), 0.01 + image.max() / 512, np.float32)})
+        values = np.full((1, *image.shape[:2]), 0.01 + image.max() / 512, np.float32)
+        return SimpleNamespace(probability=values, tokens=100 * len(asked))
 
     monkeypatch.setattr("patchforest.infer.predict.predict", answer)
     monkeypatch.setattr(trees, "precision_of", lambda config, bundle: "fp32")
-    method = trees._by_answer(type("Trained", (), {"config": None, "bundle": None})())  # type: ignore[arg-type]
+    method = FirstLook(SimpleNamespace(config=None, bundle=None))  # type: ignore[arg-type]
     dark, bright = np.zeros((32, 48, 3), np.uint8), np.full((32, 48, 3), 200, np.uint8)
     first = method(dark, dark[..., 0], 32, 2)
     method(dark, dark[..., 0], 32, 4)
@@ -80,6 +97,7 @@ def test_a_second_look_is_of_the_image_it_is_asked_about(monkeypatch: pytest.Mon
     assert len(asked) == 2
     assert second[-1].sum() > 2 * first[-1].sum()
     build_forest(second, shape=(32, 48), cell=8, root=32, budget=8)
+    assert method.tokens == [100, 200]
 
 
 def test_shares_by_hand() -> None:
@@ -101,3 +119,20 @@ def test_shares_by_hand() -> None:
     assert note.tables[0].header == ("forest by", "q 8, 256", "CPU s")
     assert note.tables[0].rows[2] == ("scorer", "0.7000", "0.50")
     assert note.tables[1].rows == (("uniform", "-50%"), ("scorer", "50%"))
+
+
+def test_two_looks_say_what_both_of_them_read() -> None:
+    image, looks = numbers(edges=0.6, oracle=0.8), numbers(**{"two looks": 0.7})
+    for by_q in (*image["ceilings"].values(), *looks["ceilings"].values()):
+        by_q["8"]["512"] = {"three": 0.9}  # a larger image has other budgets
+    first = {"two looks": {"one": 100, "two": 300, "three": 1000}}
+    rows = [
+        row(CRITERIA, kind="trees", **image),
+        row("two looks", kind="trees", **{**looks, "first_tokens": first}),
+    ]
+    assert tokens_read(rows) == {"two looks": {("8", "256"): 456.0, ("8", "512"): 1512.0}}
+    ceilings, shares = KIND.note(rows, Settings(Path("d"), Path("o"))).tables
+    assert ceilings.rows[-1] == ("two looks: tokens read", "456", "1,512", "–")
+    assert shares.rows[-1] == ("two looks: tokens read", "456", "1,512")
+    before = row("two looks", kind="trees", **looks)  # of a bench that did not count them
+    assert tokens_read([before]) == {}

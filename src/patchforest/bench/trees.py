@@ -83,9 +83,13 @@ def work(contender: Contender, folder: Path) -> dict[str, Any]:
         cases = find_cases(contender.data, layout=config.data.layout)
         return measure(split(cases, config)[1], config, criteria(), classes=cases.classes)
     trained = train(contender, folder)
-    method = _by_scorer(trained) if contender.name == "scorer" else _by_answer(trained)
-    found = measure(trained.validation, trained.config, {contender.name: method})
-    return {**found, **trained.numbers}
+    if contender.name == "scorer":
+        found = measure(trained.validation, trained.config, {contender.name: _by_scorer(trained)})
+        return {**found, **trained.numbers}
+    look = FirstLook(trained)
+    found = measure(trained.validation, trained.config, {contender.name: look})
+    first = dict(zip(found["cases"], look.tokens, strict=True))
+    return {**found, "first_tokens": {contender.name: first}, **trained.numbers}
 
 
 def criteria() -> dict[str, Method]:
@@ -146,23 +150,34 @@ def _by_scorer(trained: Trained) -> Method:
     return lambda image, label, root, q: LeafScorer(trained.bundle, q).scores(image, cell=CELL, root=root)
 
 
-def _by_answer(trained: Trained) -> Method:
-    """Scores from the probabilities that a model of masks gives at first sight; it looks once an image."""
-    from patchforest.infer.predict import predict
-    from patchforest.infer.working import shrink
-    from patchforest.tree.refine import uncertainty_scores
+class FirstLook:
+    """Scores from the probabilities that a model of masks gives at first sight; it looks once an image.
 
-    seen: list[Array] = []  # the last image and its probabilities
-    precision = precision_of(trained.config, trained.bundle)
+    Attributes
+    ----------
+    tokens : that the model read of every image so far.
+    """
 
-    def scores(image: Array, label: Array, root: int, q: int) -> Scores:
-        if not seen or seen[0] is not image:
-            said = predict(trained.bundle, image, probabilities=True, precision=precision)
-            assert said.probability is not None
-            seen[:] = image, np.moveaxis(shrink(np.moveaxis(said.probability, 0, -1), STRIDE), -1, 0)
-        return uncertainty_scores(seen[1], STRIDE, shape=image.shape[:2], cell=CELL, root=root, q=q)
+    def __init__(self, trained: Trained) -> None:
+        self._bundle, self._precision = trained.bundle, precision_of(trained.config, trained.bundle)
+        self._seen: tuple[Array, Array] | None = None  # the last image and its probabilities
+        self.tokens: list[int] = []
 
-    return scores
+    def __call__(self, image: Array, label: Array, root: int, q: int) -> Scores:
+        from patchforest.tree.refine import uncertainty_scores
+
+        if self._seen is None or self._seen[0] is not image:
+            self._seen = image, self._look(image)
+        return uncertainty_scores(self._seen[1], STRIDE, shape=image.shape[:2], cell=CELL, root=root, q=q)
+
+    def _look(self, image: Array) -> Array:
+        from patchforest.infer.predict import predict
+        from patchforest.infer.working import shrink
+
+        said = predict(self._bundle, image, probabilities=True, precision=self._precision)
+        assert said.probability is not None
+        self.tokens.append(said.tokens)
+        return np.moveaxis(shrink(np.moveaxis(said.probability, 0, -1), STRIDE), -1, 0)
 
 
 def note(rows: Sequence[Row], settings: Settings) -> Note:
@@ -175,7 +190,9 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         f"Scorers and models of two looks train for the same budget ({budget}; data pipeline and forests count) from "
         "the recipe of the set. Two looks: the recipe's model answers, and the second forest is cut from its "
         "probabilities. Oracle: from the true mask, for this q; nearly the best forest there is.",
-        "CPU s: for the scores of one image on one thread, pixels in memory.",
+        "Tokens that two looks read: of the first forests, one or, of large images, one a window, and of the second; "
+        "mean over images. Image criteria and scorers read no tokens before those of the column. CPU "
+        "s: for the scores of one image on one thread, pixels in memory.",
     )
     names = list(dict.fromkeys(r.contender.set for r in rows))
     tables = [t for name in names for t in _tables(name, [r for r in rows if r.contender.set == name])]
@@ -195,6 +212,21 @@ def mean_ceilings(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], float]
                     mine.append(float(np.mean(list(by_case.values()))))
     order = sorted(found, key=lambda name: name == ORACLE)
     return {name: {key: float(np.mean(v)) for key, v in found[name].items()} for name in order}
+
+
+def tokens_read(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], float]]:
+    """Of methods that look twice, (q, budget) → tokens of the first forest and the second, mean over images and seeds.
+
+    The second forest has as many as its budget, or up to two fewer, which are not taken off.
+    """
+    found: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for row in rows:
+        for name, first in row.result.get("first_tokens", {}).items():
+            for q, by_budget in row.result["ceilings"][name].items():
+                for tokens, by_case in by_budget.items():
+                    mine = found.setdefault(name, {}).setdefault((q, tokens), [])
+                    mine.append(float(np.mean([first[case] for case in by_case])) + int(tokens))
+    return {name: {key: float(np.mean(v)) for key, v in by_key.items()} for name, by_key in found.items()}
 
 
 def closed(ceilings: Mapping[str, Mapping[tuple[str, str], float]], name: str, key: tuple[str, str]) -> float | None:
@@ -220,9 +252,14 @@ def _tables(name: str, rows: Sequence[Row]) -> list[NoteTable]:
         if method not in (EDGES, ORACLE)
     )
     number = len(rows[0].result["cases"])
+    read = tuple(
+        (f"{method}: tokens read", *(f"{by_key[k]:,.0f}" if k in by_key else "–" for k in keys))
+        for method, by_key in tokens_read(rows).items()
+    )
+    timed = tuple((*line, "–") for line in read)
     return [
-        NoteTable(f"{name}: ceiling ({number} validation images)", ("forest by", *columns, "CPU s"), values),
-        NoteTable(f"{name}: share of the way from edges to the oracle", ("forest by", *columns), shares),
+        NoteTable(f"{name}: ceiling ({number} validation images)", ("forest by", *columns, "CPU s"), values + timed),
+        NoteTable(f"{name}: share of the way from edges to the oracle", ("forest by", *columns), shares + read),
     ]
 
 
