@@ -59,13 +59,34 @@ def test_every_part_of_default_contenders_is_found_and_noted(settings):
 
 def test_functions_are_their_own_again(settings):
     from patchforest.data import samples
-    from patchforest.models import trunk
+    from patchforest.models import refined, trunk
     from patchforest.nn.raster import ForestBatch
     from patchforest.tree import cut
 
-    before = samples.open_picture, trunk.gather_batch, vars(ForestBatch)["stack"], cut.detail_map
+    def functions():
+        own = vars(ForestBatch)["stack"], refined.refine, refined.carry
+        return samples.open_picture, trunk.gather_batch, cut.detail_map, *own
+
+    before = functions()
     overhead.work(overhead.plan(replace(settings, contenders=("SHF",)))[0], settings.out)
-    assert before == (samples.open_picture, trunk.gather_batch, vars(ForestBatch)["stack"], cut.detail_map)
+    assert before == functions()
+
+
+@pytest.mark.parametrize("name", ["SHF, refined", "APF-UNETR, refined"])
+def test_a_second_look_is_patching_too(settings, name):
+    deep = replace(settings, contenders=(name,), changes=("model.depth=2",))
+    (contender,) = overhead.plan(deep)
+    result = overhead.work(contender, settings.out)
+    assert {"second forest", "carry states", "carry states backward", "gather", "gather backward"} <= set(
+        result["step"]
+    )
+    assert "second forest backward" not in result["step"]  # no gradient flows through the choice of leaves
+    assert {"second forest", "carry states"} <= set(result["prediction"])
+    for parts in (result["step"], result["prediction"]):
+        without = {n: ms for n, ms in parts.items() if "second" not in n and "carry" not in n}
+        assert overhead.share_of_patching(parts) > overhead.share_of_patching(without)
+    cells = {line[0]: line[1] for line in overhead.note([Row(contender, result)], deep).tables[0].rows}
+    assert " / " in cells["carry states"]
 
 
 def test_sizes_keep_the_pixels_a_leaf(settings):
@@ -87,3 +108,5 @@ def test_middle_is_the_median_part_by_part():
 def test_share_of_patching_by_hand():
     parts = {"detail map": 1.0, "forest": 2.0, "gather": 3.0, "gather backward": 4.0, "encoder": 10.0}
     assert overhead.share_of_patching(parts) == 0.5
+    twice = {**parts, "second forest": 4.0, "carry states": 3.0, "carry states backward": 3.0}
+    assert overhead.share_of_patching(twice) == pytest.approx(20 / 30)

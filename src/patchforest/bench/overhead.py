@@ -34,8 +34,9 @@ DECODE, CROP, DETAIL, FOREST, COLLATE = "decode", "crop, augment", "detail map",
 GATHER, EMBED, ENCODER, DECODER, OTHER = "gather", "embed", "encoder", "decoder", "other layers"
 LOSS, CLIP, OPTIMISER, AVERAGE = "loss", "clip", "optimiser", "moving average"
 READ, PAINT, BLEND = "read, scale", "paint", "blend, enlarge"
-PATCHING = (DETAIL, FOREST, GATHER)
-"""What only models with a forest do. Of ``collate`` they do a little more."""
+REFINE, CARRY = "second forest", "carry states"
+PATCHING = (DETAIL, FOREST, GATHER, REFINE, CARRY)
+"""What only models with a forest do, the last two those that look twice. Of ``collate`` they do a little more."""
 
 LAYERS = {
     "trunk.stem": "stem",
@@ -187,7 +188,7 @@ def _watched(watch: Stopwatch, layers: Layers, task: TrainingTask) -> Iterator[N
     from patchforest.bench.stopwatch import replaced, timed
     from patchforest.data import samples
     from patchforest.infer.working import WorkingImage
-    from patchforest.models import trunk
+    from patchforest.models import refined, trunk
     from patchforest.nn.raster import ForestBatch
     from patchforest.nn.readout.output import RasterMask, TokenMask
     from patchforest.tree import cut
@@ -198,6 +199,7 @@ def _watched(watch: Stopwatch, layers: Layers, task: TrainingTask) -> Iterator[N
         (cut, "detail_map", DETAIL),
         (cut, "variance_pyramid", DETAIL),
         (cut, "build_by_policy", FOREST),
+        (refined, "refine", REFINE),
         (ForestBatch, "stack", COLLATE),
         (WorkingImage, "read", READ),
         (RasterMask, "raster", PAINT),
@@ -206,6 +208,7 @@ def _watched(watch: Stopwatch, layers: Layers, task: TrainingTask) -> Iterator[N
     with ExitStack() as stack:
         stack.enter_context(timed(watch, calls))
         stack.enter_context(replaced(trunk, "gather_batch", layers.calls(trunk.gather_batch, GATHER)))
+        stack.enter_context(replaced(refined, "carry", layers.calls(refined.carry, CARRY)))
         stack.enter_context(replaced(network, "output", layers.calls(network.output, OTHER)))
         yield
 
@@ -219,7 +222,9 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "Forward / backward. The backward pass is timed node by node of the graph, each for the part that made it; "
         "`gradients` is what remains of it. `gather` is of pixels and stem features into leaves, `other layers` is "
         "between named parts (of U-Nets: pooling, joining, enlarging). A U-Net's contracting path is its encoder. "
-        "Patching: detail map, forest and gather, forward and backward. Images are decoded once and then held.",
+        "Patching: detail map, forest and gather, forward and backward, and of models that look twice the second "
+        "forest and carrying states to its leaves; their first answer is of the decoder, and their tokens a window "
+        "those of the first forest. Images are decoded once and then held.",
     )
     names = list(dict.fromkeys(r.contender.set for r in rows))
     return Note(
@@ -238,7 +243,7 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
 
 
 def share_of_patching(parts: Mapping[str, float]) -> float:
-    """Of all milliseconds, those of detail map, forest and gather with its backward pass."""
+    """Of all milliseconds, those of ``PATCHING``, backward passes included."""
     from patchforest.bench.stopwatch import BACKWARD
 
     return sum(parts.get(name, 0.0) for part in PATCHING for name in (part, part + BACKWARD)) / sum(parts.values())
@@ -281,8 +286,8 @@ def _part_rows(columns: Mapping[str, Mapping[str, float]]) -> list[tuple[str, ..
 
     found = dict.fromkeys(name for parts in columns.values() for name in parts)
     known = (
-        DECODE, READ, CROP, DETAIL, FOREST, COLLATE, "stem", GATHER, EMBED, ENCODER, DECODER, OTHER, PAINT, LOSS,
-        "gradients", CLIP, OPTIMISER, AVERAGE, BLEND,
+        DECODE, READ, CROP, DETAIL, FOREST, COLLATE, "stem", GATHER, EMBED, REFINE, CARRY, ENCODER, DECODER, OTHER,
+        PAINT, LOSS, "gradients", CLIP, OPTIMISER, AVERAGE, BLEND,
     )  # fmt: skip
     plain = [n for n in (*known, *found) if n in found and not n.endswith(BACKWARD)]
     rows = []
