@@ -149,7 +149,7 @@ class ClassValidation:
 class ClassValidator:
     """Scores a network on a fixed choice of images, each seen as a whole; call it with the network.
 
-    Parameters as of ``train.validate.Validator``.
+    Parameters as of ``train.validate.ImageValidator``.
     """
 
     word = "balanced accuracy"

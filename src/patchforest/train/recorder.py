@@ -26,7 +26,7 @@ ROWS = 100
 
 
 class Result(Protocol):
-    """What a validation found: ``score`` decides which model is best, ``values`` belong to ``Scorer.columns``."""
+    """What a validation found: ``score`` decides which model is best, ``values`` belong to ``Validator.columns``."""
 
     @property
     def score(self) -> float: ...
@@ -40,8 +40,8 @@ class Result(Protocol):
     def values(self) -> tuple[float | None, ...]: ...
 
 
-class Scorer(Protocol):
-    """A validator: scores a network on its cases; ``word`` is what its score is called."""
+class Validator(Protocol):
+    """Scores a network on its cases; ``word`` is what its score is called."""
 
     cases: tuple[Any, ...]
     word: str
@@ -97,7 +97,7 @@ class Recorder(lightning.Callback):
         self,
         folder: RunFolder,
         spec: ModelSpec,
-        validator: Scorer,
+        validator: Validator,
         progress: Progress,
         stop: StopRequest,
         scorer: Bundle | None = None,

@@ -165,7 +165,7 @@ def judge(scorer: Bundle, case: Case, *, label_map: LabelMap | None = None, scal
 class CeilingValidator:
     """Scores a scorer by the label ceilings of its forests of whole images; call it with the network.
 
-    Parameters as of ``train.validate.Validator``.
+    Parameters as of ``train.validate.ImageValidator``.
     """
 
     word = "ceiling"
