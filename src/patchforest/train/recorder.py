@@ -15,6 +15,7 @@ from torch import nn
 
 from patchforest.io.atomic import write_json, write_text
 from patchforest.models.bundle import Bundle, ModelSpec, save_model
+from patchforest.models.config import SCORER
 from patchforest.train.checkpoint import checkpoint_path, prune
 from patchforest.train.engine import lightning
 from patchforest.train.progress import Progress
@@ -76,6 +77,11 @@ class RunFolder:
     @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def scorer(self) -> Path:
+        """The run's own copy of what cuts its forests, where that is a trained scorer."""
+        return self.root / SCORER
 
     @property
     def metrics(self) -> Path:
