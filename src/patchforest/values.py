@@ -200,7 +200,8 @@ class ForestPolicy:
     max_depth : most splits below a root, or None.
     window : side of the square image that ``budget`` is meant for, in pixels, or None: ``budget`` whatever the size.
     fresh : draw a fresh random detail map per sample and epoch while training (the forest of SHF).
-    scorer : run folder of that model, for training; a trained model has it in its own folder, under this name.
+    scorer : run folder of that model, for training; a run and a trained model keep a copy in their own folder, under
+        this name.
     """
 
     criterion: str = "edges"

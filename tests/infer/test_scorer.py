@@ -15,6 +15,7 @@ from patchforest.infer.scorer import LeafScorer, load_scorer, require_same_view,
 from patchforest.models.build import build_model
 from patchforest.models.bundle import Bundle, ModelSpec, fingerprint, load_model, save_model
 from patchforest.models.config import ModelConfig
+from patchforest.models.scorer import Scorer
 from patchforest.tree.cut import cut_forest
 from patchforest.tree.refine import share_scores
 from patchforest.values import ForestPolicy, NodeScorer
@@ -56,10 +57,14 @@ def test_scores_are_those_of_the_shares(shape: tuple[int, int]) -> None:
 def test_bytes_and_floats_are_one_image_and_the_network_keeps_its_mode() -> None:
     bundle = scorer_bundle()
     bundle.network.train()
-    scorer, pixels = LeafScorer(bundle, 16), np.random.default_rng(1).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    by_bytes, by_floats = scorer.shares(pixels), scorer.shares(pixels.astype(np.float32) / 255)
-    np.testing.assert_allclose(by_bytes, by_floats, atol=2e-3)  # bytes are averaged to bytes
+    scorer, pixels = LeafScorer(bundle, 16), np.random.default_rng(1).integers(0, 256, (61, 43, 3)).astype(np.uint8)
+    by_bytes, unit = scorer.shares(pixels), pixels.astype(np.float32) / 255
+    np.testing.assert_allclose(by_bytes, scorer.shares(unit), atol=1e-5)
     assert bundle.network.training
+    network = bundle.network.eval()
+    assert isinstance(network, Scorer)
+    in_training = network.output(torch.from_numpy(unit.transpose(2, 0, 1))[None]).logits.sigmoid()[0]
+    np.testing.assert_allclose(by_bytes, in_training.detach().numpy(), atol=1e-5)
     with pytest.raises(ValueError, match="trained on 3 channels; the image has 1"):
         scorer.shares(pixels[..., 0])
 

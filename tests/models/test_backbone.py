@@ -202,6 +202,38 @@ def test_broken_folders_are_refused_by_name(tmp_path: Path) -> None:
         resolve_backbone(replace(SMALL, backbone=f"hf:{path}"))
 
 
+VISION = {k: v for k, v in VIT.items() if k != "model_type"} | {"num_hidden_layers": 3, "patch_size": 16}
+TEXT = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48, "vocab_size": 100}
+
+
+def test_of_a_model_of_images_and_text_the_vision_transformer_is_taken(tmp_path: Path) -> None:
+    nested = {"model_type": "siglip", "vision_config": VISION, "text_config": TEXT}
+    path = folder(tmp_path / "siglip", nested, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    config = resolve_backbone(replace(SMALL, backbone=f"hf:{path}"))
+    assert (config.backbone, config.width, config.depth) == ("hf:siglip", 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"model_type": "vit", "vision_config": VISION}, "a vit has no vision_config; name the model_type"),
+        (
+            {"model_type": "llava", "vision_config": {"model_type": "timm_wrapper"}, "text_config": TEXT},
+            "timm_wrapper would load a model from elsewhere",
+        ),
+        (
+            {"model_type": "siglip", "vision_config": {**VISION, "auto_map": {"AutoModel": "a.B"}}},
+            "auto_map would load a model from elsewhere",
+        ),
+    ],
+)
+def test_nested_settings_are_never_passed_over(settings: dict[str, Any], match: str, tmp_path: Path) -> None:
+    path = folder(tmp_path / "nested", settings, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    with pytest.raises(InputError, match=rf"nested/config\.json: .*{match}") as caught:
+        resolve_backbone(replace(SMALL, backbone=f"hf:{path}"))
+    assert "\n" not in str(caught.value)
+
+
 def test_an_absent_library_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for backbone, extra in {"timm:test_vit": "backbones", "monai:vit": "medical"}.items():

@@ -12,6 +12,7 @@ import pytest
 from patchforest.data.layout import find_cases
 from patchforest.data.targets import Targets, read_targets
 from patchforest.errors import InputError
+from patchforest.infer.classify import classify
 from patchforest.train.class_metrics import class_scores
 from patchforest.train.evaluate_classes import evaluate_classes
 from tests.infer.test_classify import bundle
@@ -51,6 +52,22 @@ def test_files_say_what_was_found(tmp_path: Path) -> None:
 def test_classes_must_be_the_models(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has the classes a, b, the model a, b, c"):
         evaluate_classes(bundle("vit"), [], Targets(("a", "b"), {}), tmp_path)
+    with pytest.raises(TypeError, match="tree"):  # a misspelt setting is no silent one
+        evaluate_classes(bundle("vit"), [], Targets(NAMES, {}), tmp_path, tree=2)  # type: ignore[call-arg]
     nothing = evaluate_classes(bundle("vit"), [], Targets(NAMES, {}), tmp_path)
     assert nothing.scores is None
     assert json.loads((tmp_path / "summary.json").read_text())["accuracy"] is None
+
+
+def test_trees_flips_and_precision_are_those_of_the_answers(tmp_path: Path) -> None:
+    data, model = make_images(tmp_path / "data", count=2), bundle()
+    (data / "shapes.csv").write_text((data / "shapes.csv").read_text().replace("disc", "b").replace("bar", "c"))
+    cases = find_cases(data, require_labels=False).cases
+    targets = read_targets(data / "shapes.csv", "shape", cases, classes=NAMES)
+    result = evaluate_classes(model, cases, targets, tmp_path / "out", trees=2, flips=True, precision="bf16")
+    wanted = [classify(model, c.image, trees=2, flips=True, precision="bf16") for c in cases]
+    assert [c.tokens for c in result.cases] == [w.tokens for w in wanted]
+    np.testing.assert_array_equal([c.probability for c in result.cases], [w.probability for w in wanted])
+    for less in ({"flips": True, "precision": "bf16"}, {"trees": 2, "precision": "bf16"}, {"trees": 2, "flips": True}):
+        other = classify(model, cases[0].image, **less)  # type: ignore[arg-type]
+        assert other.probability.tolist() != list(result.cases[0].probability)

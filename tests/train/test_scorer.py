@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +18,16 @@ from patchforest.data.layout import find_cases
 from patchforest.errors import InputError
 from patchforest.infer.predict import predict
 from patchforest.infer.scorer import LeafScorer, load_scorer
-from patchforest.models.bundle import load_model
+from patchforest.models.bundle import fingerprint, load_model, save_model
 from patchforest.models.scorer import BLOCKS, WrongShares
 from patchforest.train.config import parse_config
-from patchforest.train.fit import fit
+from patchforest.train.fit import Preempted, fit
 from patchforest.train.scorer import CeilingValidator, judge, scorer_loss, wrong_shares
+from patchforest.train.task import SegmentationTask
 from patchforest.tree.ceiling import label_ceiling
 from patchforest.tree.cut import cut_forest
-from tests.train.runs import settings
+from tests.infer.test_scorer import scorer_bundle
+from tests.train.runs import settings, weights
 
 
 def raw(**train: Any) -> dict[str, Any]:
@@ -141,6 +146,36 @@ def test_it_cuts_the_forests_of_another_run(trained: Path, data: Path, tmp_path:
     wanted = cut_forest(image.astype(np.float32) / 255, bundle.spec.forest, criterion=scorer)
     assert said.forest is not None
     assert np.array_equal(said.forest.origin, wanted.origin)
+
+
+@pytest.mark.parametrize("becomes", ["absent", "another"])
+def test_a_resumed_run_goes_on_by_its_own_copy(
+    becomes: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, place = scorer_bundle(), tmp_path / "scorer"
+    save_model(place, first.network, first.spec)
+    raw = settings(max_steps=6)
+    raw["forest"] |= {"criterion": "scorer", "scorer": str(place)}
+    fit(parse_config(raw), data, tmp_path / "whole", quiet=True)
+    made_step = SegmentationTask.made_step
+
+    def interrupted(task: SegmentationTask) -> None:
+        made_step(task)
+        if task.budget.steps == 1:  # before the first validation
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(SegmentationTask, "made_step", interrupted)
+    with pytest.raises(Preempted):
+        fit(parse_config(raw), data, tmp_path / "run", quiet=True)
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "last").exists()
+    shutil.rmtree(place)
+    if becomes == "another":
+        other = scorer_bundle(seed=1)
+        save_model(place, other.network, other.spec)
+    fit(parse_config(raw), data, tmp_path / "run", quiet=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert fingerprint(load_model(tmp_path / "run" / "last")) == fingerprint(load_model(tmp_path / "whole" / "last"))
 
 
 def test_what_cannot_be_is_said(trained: Path, data: Path, tmp_path: Path) -> None:

@@ -76,7 +76,11 @@ def cut_volume(case: Case, out: Path) -> Path:
     source, label = open_volume(case.image), read_label_volume(case.label)
     voxels, planes = source.read(), len(label)
     for name, part in (("lower", slice(0, 2 * planes // 3)), ("upper", slice(2 * planes // 3, planes))):
-        place = ArrayVolume(voxels[part], spacing=source.spacing)
+        affine = source.affine
+        if affine is not None:
+            affine = affine.copy()
+            affine[:3, 3] += part.start * affine[:3, 0]
+        place = ArrayVolume(voxels[part], spacing=source.spacing, affine=affine)
         write_volume(out / "images" / f"{name}.nrrd", voxels[part], place)
         write_volume_mask(out / "labels" / f"{name}.nrrd", label[part], place)
     write_text(lists[1], "upper\n")

@@ -57,7 +57,7 @@ def command(
     seconds; of a model of classes accuracy, AUC and the probabilities of every image. A case that cannot be read is
     reported and the rest goes on (exit code 4).
     """
-    options = {"window": window_size(window), "trees": trees, "flips": flips, "precision": precision}
+    side = window_size(window)
     scale = scale_of(level, mpp, mag, input_mpp)
     from patchforest.io.scale import AS_STORED
     from patchforest.models.bundle import load_spec
@@ -68,7 +68,6 @@ def command(
     if load_spec(run).of_images:
         from patchforest.report.class_evaluation import evaluate_class_run
 
-        del options["window"]
         idle = [n for n, given in (("--label-map", label_map is not None), ("--window", window != "auto")) if given]
         if idle:
             terminal.warn(f"no effect on a model of classes, which sees images as a whole: {', '.join(idle)}")
@@ -83,8 +82,10 @@ def command(
             scale=None if scale == AS_STORED else scale,
             device=choose_device(device, threads=threads),
             report=report,
+            trees=trees,
+            flips=flips,
+            precision=precision,
             tell=terminal.say,
-            options=options,
         )
         _print_classes(terminal, told, out)
         return
@@ -101,7 +102,7 @@ def command(
         device=choose_device(device, threads=threads),
         report=report,
         tell=terminal.say,
-        options=options,
+        options={"window": side, "trees": trees, "flips": flips, "precision": precision},
     )
     _print(terminal, result, out)
 

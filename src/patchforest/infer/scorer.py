@@ -42,7 +42,7 @@ class LeafScorer:
         channels = self.bundle.spec.model.channels
         if pixels.shape[2] != channels:
             raise ValueError(f"the scorer was trained on {channels} channels; the image has {pixels.shape[2]}")
-        small = unit_range(shrink(pixels, network.downscale))
+        small = shrink(unit_range(pixels), network.downscale)  # averages of bytes would be rounded
         training = network.training
         device = next(network.parameters()).device
         network.eval()

@@ -51,15 +51,21 @@ def resolve_backbone(config: ModelConfig) -> ModelConfig:
     if config.backbone is None:
         return config
     family, name = _split(config)
-    settings = dict(config.backbone_config or {})
+    settings, file = dict(config.backbone_config or {}), None
     if family == "hf" and "model_type" not in settings:
-        settings = {**_read_folder(Path(name)), **settings}
+        file = Path(name) / "config.json" if Path(name).is_dir() else Path(name)
+        settings = {**_read_settings(file), **settings}
         name = str(settings["model_type"])
     if family == "monai":
         settings = {**_monai_defaults(config), **settings}
     config = replace(config, backbone=f"{family}:{name}", backbone_config=settings)
     with torch.device("meta"):  # takes no memory, whatever its widths
-        original = build_original(config)
+        try:
+            original = build_original(config)
+        except ValueError as error:
+            if file is None or isinstance(error, InputError):
+                raise
+            raise InputError(file, str(error), "pass the config.json of a plain vision transformer") from None
         mean, std = _pixel_values(config, original)
         encoder = adapt_original(original, config)
     settings = {**settings, "image_mean": list(mean), "image_std": list(std)}
@@ -117,15 +123,27 @@ def _timm(name: str, settings: dict[str, Any], config: ModelConfig) -> nn.Module
 
 def _hugging_face(name: str, settings: dict[str, Any], config: ModelConfig) -> nn.Module:
     transformers = require("transformers", user=f"backbone hf:{name}", extra="backbones")
-    refused = [k for k in REFUSED if settings.get(k)]
+    _refuse_elsewhere(settings)
     kind = str(settings["model_type"])
-    if refused or kind.startswith("timm"):
-        raise ValueError(f"{(refused or [kind])[0]} would load a model from elsewhere; name that model itself")
     values = {k: v for k, v in settings.items() if k not in ("model_type", *PIXELS)}
     made = transformers.AutoConfig.for_model(kind, **values)
+    idle = [k for k in values if k.endswith("_config") and isinstance(getattr(made, k, None), dict)]
+    if idle:  # it is kept as it is, and the model has its library's default sizes
+        raise ValueError(f"a {kind} has no {idle[0]}; name the model_type that the settings in it are of")
     return transformers.AutoModel.from_config(
         made, trust_remote_code=False, dtype=torch.float32, attn_implementation="sdpa"
     )
+
+
+def _refuse_elsewhere(settings: dict[str, Any]) -> None:
+    """ValueError for settings, also of a part such as vision_config, that would fetch code or weights."""
+    refused = [k for k in REFUSED if settings.get(k)]
+    kind = str(settings.get("model_type"))
+    if refused or kind.startswith("timm"):
+        raise ValueError(f"{(refused or [kind])[0]} would load a model from elsewhere; name that model itself")
+    for part in settings.values():
+        if isinstance(part, dict):
+            _refuse_elsewhere(part)
 
 
 def _monai(name: str, settings: dict[str, Any], config: ModelConfig) -> nn.Module:
@@ -179,9 +197,8 @@ def _split(config: ModelConfig) -> tuple[str, str]:
     return family, name
 
 
-def _read_folder(path: Path) -> dict[str, Any]:
-    """Settings of a folder that transformers saved (or of its config.json), with the pixel values of its processor."""
-    file = path / "config.json" if path.is_dir() else path
+def _read_settings(file: Path) -> dict[str, Any]:
+    """Settings of a config.json that transformers saved, with the pixel values of the processor beside it."""
     settings = _read_json(file, "pass a folder with the config.json of a transformers model")
     if not isinstance(settings.get("model_type"), str):
         raise InputError(file, "does not say its model_type", "pass the config.json of a transformers model")

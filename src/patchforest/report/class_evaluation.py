@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from patchforest.data.layout import find_cases
 from patchforest.errors import InputError
@@ -35,14 +34,17 @@ def evaluate_class_run(
     scale: Scale | None = None,
     device: str = "cpu",
     report: bool = True,
+    trees: int = 1,
+    flips: bool = False,
+    precision: str = "fp32",
     tell: Callable[[str], None] | None = None,
-    options: dict[str, Any] | None = None,
 ) -> ClassEvaluation:
     """The scores of a trained model of classes on a data set; ``out`` gets summary.json, cases.csv and report.html.
 
     Parameters
     ----------
     targets, target : table of the classes and its column; None: as in training.
+    trees, flips, precision : see ``infer.classify.classify``.
     others : of ``report.evaluation.evaluate_run``.
 
     Raises
@@ -63,7 +65,9 @@ def evaluate_class_run(
     cases = choose_cases(found.cases, run, data, split, tell)
     known = targets_of(settings, replace(found, cases=tuple(replace(c, split=None) for c in cases)))
     seen_at = scale or (config.data.scale if config is not None else scale_of_model(bundle))
-    result = evaluate_classes(bundle, cases, known, out, scale=seen_at, tell=tell, **(options or {}))
+    result = evaluate_classes(
+        bundle, cases, known, out, scale=seen_at, trees=trees, flips=flips, precision=precision, tell=tell
+    )
     if report and result.cases:
         title = f"patchforest: {run.resolve().name} on {data.resolve().name}"
         write_report(out / "report.html", title=title, sections=[_scores(result), *class_sections(result)])

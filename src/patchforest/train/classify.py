@@ -149,7 +149,7 @@ class ClassValidation:
 class ClassValidator:
     """Scores a network on a fixed choice of images, each seen as a whole; call it with the network.
 
-    Parameters as of ``train.validate.Validator``.
+    Parameters as of ``train.validate.ImageValidator``.
     """
 
     word = "balanced accuracy"
@@ -189,9 +189,18 @@ class ClassValidator:
         return ClassValidation(class_scores(np.stack(said), truth), len(said), time.perf_counter() - start)
 
 
-def classify_case(bundle: Bundle, case: Case, *, scale: Scale = AS_STORED, **options: Any) -> ClassPrediction:
-    """The answer to a case at a scale; faults name its file."""
+def classify_case(
+    bundle: Bundle,
+    case: Case,
+    *,
+    scale: Scale = AS_STORED,
+    trees: int = 1,
+    flips: bool = False,
+    precision: str = "fp32",
+) -> ClassPrediction:
+    """The answer to a case at a scale, see ``infer.classify.classify``; faults name its file."""
     try:
-        return classify(bundle, at_scale(open_image(case.image), scale, case.image), **options)
+        image = at_scale(open_image(case.image), scale, case.image)
+        return classify(bundle, image, trees=trees, flips=flips, precision=precision)
     except InputError as error:
         raise InputError(case.image, error.what, error.hint) from None

@@ -61,8 +61,10 @@ def evaluate_classes(
     out: str | Path,
     *,
     scale: Scale = AS_STORED,
+    trees: int = 1,
+    flips: bool = False,
+    precision: str = "fp32",
     tell: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> ClassEvaluation:
     """Score a model on images and write ``out/summary.json`` and ``out/cases.csv``.
 
@@ -72,7 +74,8 @@ def evaluate_classes(
     Parameters
     ----------
     targets : with the classes of the model, in its order.
-    options : of ``infer.classify.classify``.
+    trees, flips, precision : see ``infer.classify.classify``.
+    tell : receives one line of text an image.
 
     Raises
     ------
@@ -86,7 +89,7 @@ def evaluate_classes(
     failed: dict[str, str] = {}
     for number, case in enumerate(cases, 1):
         try:
-            said = classify_case(bundle, case, scale=scale, **options)
+            said = classify_case(bundle, case, scale=scale, trees=trees, flips=flips, precision=precision)
         except (InputError, OSError, MemoryError) as error:
             failed[case.id] = str(error) or type(error).__name__
             line = f"failed: {failed[case.id]}"

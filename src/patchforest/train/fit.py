@@ -25,7 +25,7 @@ from patchforest.errors import InputError
 from patchforest.io.atomic import remove_leftovers, write_json
 from patchforest.models.backbone import resolve_backbone
 from patchforest.models.build import MODELS, build_model, gives_classes, has_fixed_window, scores_leaves
-from patchforest.models.bundle import Bundle, ModelSpec
+from patchforest.models.bundle import Bundle, ModelSpec, save_model
 from patchforest.models.config import SCORER
 from patchforest.models.pretrained import load_backbone
 from patchforest.train.compat import require_lightning
@@ -57,7 +57,8 @@ def fit(config: RunConfig, data: str | Path, out: str | Path, *, resume: bool = 
     """Train and return the run folder; a finished run is left as it is, an interrupted one goes on.
 
     The folder holds ``config.yaml`` (every setting resolved), ``split.json`` (case ids), ``best/`` and ``last/``
-    (models), ``checkpoints/`` (for resuming), ``metrics.csv``, ``tensorboard/`` and, once finished, ``done.json``.
+    (models), ``checkpoints/`` and ``scorer/`` (for resuming), ``metrics.csv``, ``tensorboard/`` and, once finished,
+    ``done.json``.
 
     Parameters
     ----------
@@ -136,7 +137,6 @@ def _check(parts: Parts, config: RunConfig) -> None:
         check_items(parts.prepared, parts.validation, "validation")
     if config.train.weights is not None:
         load_backbone(build_model(config.model), config.model, config.train.weights)
-    scorer_for(config, model_spec(config))
 
 
 def resolve(config: RunConfig, cases: CaseList, channels: int) -> RunConfig:
@@ -199,8 +199,10 @@ def _check_scorer(config: RunConfig, is_scorer: bool, forest: ForestPolicy | Non
         raise InputError("configuration", "scorers are for images, not for volumes", "set forest.criterion=edges")
 
 
-def scorer_for(config: RunConfig, spec: ModelSpec) -> Bundle | None:
-    """The scorer that a configuration names for its forests; None where their criterion has a name of its own.
+def scorer_for(config: RunConfig, spec: ModelSpec, folder: RunFolder) -> Bundle | None:
+    """The scorer of a run's forests: its own copy, else the one that the configuration names.
+
+    None where their criterion has a name of its own.
 
     Raises InputError where there is none, or one that sees images otherwise than the model.
     """
@@ -208,8 +210,9 @@ def scorer_for(config: RunConfig, spec: ModelSpec) -> Bundle | None:
         return None
     from patchforest.infer.scorer import load_scorer, require_same_view
 
-    scorer = load_scorer(config.forest.scorer)
-    require_same_view(scorer.spec, spec, config.forest.scorer)
+    place = folder.scorer if folder.config.exists() and folder.scorer.is_dir() else Path(config.forest.scorer)
+    scorer = load_scorer(place)
+    require_same_view(scorer.spec, spec, place)
     return scorer
 
 
@@ -253,8 +256,12 @@ def _enter(folder: RunFolder, config: RunConfig, parts: Parts, resume: bool) -> 
             raise InputError(folder.root, what, "use the same settings to go on, or another folder")
     if folder.done.exists():
         return
-    for place in (folder.root, folder.best, folder.last, folder.checkpoints):
+    for place in (folder.root, folder.best, folder.last, folder.scorer, folder.checkpoints):
         remove_leftovers(place)
+    if not folder.config.exists():  # what has one is a run to go on with, and its scorer is whole
+        scorer = scorer_for(config, model_spec(config), folder)
+        if scorer is not None:
+            save_model(folder.scorer, scorer.network, scorer.spec)
     save_config(folder.config, config)
     write_json(folder.split, ids)
 
@@ -268,7 +275,7 @@ def _train(folder: RunFolder, config: RunConfig, parts: Parts, progress: Progres
         torch.set_num_threads(config.train.threads)
     checkpoint = _checkpoint(folder, progress)
     spec = model_spec(config)
-    scorer = scorer_for(config, spec)
+    scorer = scorer_for(config, spec, folder)
     task, prepared = make_task(config, parts, scorer, fresh=checkpoint is None), parts.prepared
     _require_space(folder, task)
     validator = make_validator(config, spec, parts, stop, scorer)

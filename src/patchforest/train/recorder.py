@@ -15,6 +15,7 @@ from torch import nn
 
 from patchforest.io.atomic import write_json, write_text
 from patchforest.models.bundle import Bundle, ModelSpec, save_model
+from patchforest.models.config import SCORER
 from patchforest.train.checkpoint import checkpoint_path, prune
 from patchforest.train.engine import lightning
 from patchforest.train.progress import Progress
@@ -26,7 +27,7 @@ ROWS = 100
 
 
 class Result(Protocol):
-    """What a validation found: ``score`` decides which model is best, ``values`` belong to ``Scorer.columns``."""
+    """What a validation found: ``score`` decides which model is best, ``values`` belong to ``Validator.columns``."""
 
     @property
     def score(self) -> float: ...
@@ -40,8 +41,8 @@ class Result(Protocol):
     def values(self) -> tuple[float | None, ...]: ...
 
 
-class Scorer(Protocol):
-    """A validator: scores a network on its cases; ``word`` is what its score is called."""
+class Validator(Protocol):
+    """Scores a network on its cases; ``word`` is what its score is called."""
 
     cases: tuple[Any, ...]
     word: str
@@ -78,6 +79,11 @@ class RunFolder:
         return self.root / "checkpoints"
 
     @property
+    def scorer(self) -> Path:
+        """The run's own copy of what cuts its forests, where that is a trained scorer."""
+        return self.root / SCORER
+
+    @property
     def metrics(self) -> Path:
         return self.root / "metrics.csv"
 
@@ -97,7 +103,7 @@ class Recorder(lightning.Callback):
         self,
         folder: RunFolder,
         spec: ModelSpec,
-        validator: Scorer,
+        validator: Validator,
         progress: Progress,
         stop: StopRequest,
         scorer: Bundle | None = None,

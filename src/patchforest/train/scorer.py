@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from patchforest.data.layout import Case
 from patchforest.data.load import LabelMap, Picture
 from patchforest.data.pictures import open_picture
+from patchforest.data.samples import WindowSamples
 from patchforest.errors import InputError
 from patchforest.infer.scorer import LeafScorer, scorer_q
 from patchforest.io.scale import AS_STORED, Scale
 from patchforest.models.bundle import Bundle, ModelSpec
 from patchforest.models.scorer import BLOCKS, WrongShares
+from patchforest.train.config import TrainConfig
 from patchforest.train.task import TrainingTask
 from patchforest.train.validate import evenly
 from patchforest.tree.ceiling import label_ceiling
@@ -83,8 +85,8 @@ def wrong_shares(label_BHW: Tensor, classes: int, stride: int) -> tuple[Tensor, 
 class ScorerTask(TrainingTask):
     """A scorer in training."""
 
-    def __init__(self, *parts: Any, classes: int) -> None:
-        super().__init__(*parts)
+    def __init__(self, network: nn.Module, config: TrainConfig, samples: WindowSamples, *, classes: int) -> None:
+        super().__init__(network, config, samples)
         self._classes = classes
 
     def _loss(self, batch: Any) -> Tensor:
@@ -165,7 +167,7 @@ def judge(scorer: Bundle, case: Case, *, label_map: LabelMap | None = None, scal
 class CeilingValidator:
     """Scores a scorer by the label ceilings of its forests of whole images; call it with the network.
 
-    Parameters as of ``train.validate.Validator``.
+    Parameters as of ``train.validate.ImageValidator``.
     """
 
     word = "ceiling"

@@ -68,7 +68,7 @@ class MaskValidator:
         return ["dice", *(f"dice_{name}" for name in classes[1:])]
 
 
-class Validator(MaskValidator):
+class ImageValidator(MaskValidator):
     """Scores a network on a fixed choice of cases; call it with the network.
 
     Parameters
@@ -113,7 +113,7 @@ class Validator(MaskValidator):
 class SequenceValidator(MaskValidator):
     """Scores a network on the fixed forests of prepared cases, by pixels of the (down-scaled) masks.
 
-    Parameters as of ``Validator``; no case of ``cases`` may be a failed one.
+    Parameters as of ``ImageValidator``; no case of ``cases`` may be a failed one.
     """
 
     def __init__(

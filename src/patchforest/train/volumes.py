@@ -114,7 +114,7 @@ def volume_samples(
 
 
 class VolumeValidator(MaskValidator):
-    """Scores a network on whole volumes at their stored voxels, as ``train.validate.Validator`` does on images.
+    """Scores a network on whole volumes at their stored voxels, as ``train.validate.ImageValidator`` does on images.
 
     ``grid`` says how volumes are given to the network, in place of what ``spec`` says. A volume is one case.
     """

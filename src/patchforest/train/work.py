@@ -15,10 +15,10 @@ from patchforest.models.pretrained import load_backbone
 from patchforest.train.classify import ClassificationTask, ClassValidator, image_samples, leaf_samples
 from patchforest.train.config import RunConfig
 from patchforest.train.parts import Parts
-from patchforest.train.recorder import Scorer
+from patchforest.train.recorder import Validator
 from patchforest.train.scorer import CeilingValidator, ScorerTask
 from patchforest.train.task import SegmentationTask, TrainingTask
-from patchforest.train.validate import SequenceValidator, Validator
+from patchforest.train.validate import ImageValidator, SequenceValidator
 from patchforest.train.volumes import VolumeValidator, volume_samples
 
 ENDLESS = 1 << 62  # a run is one epoch: a window follows from its number in the run alone
@@ -26,7 +26,7 @@ ENDLESS = 1 << 62  # a run is one epoch: a window follows from its number in the
 
 def make_validator(
     config: RunConfig, spec: ModelSpec, parts: Parts, stop: Callable[[], bool], scorer: Bundle | None = None
-) -> Scorer:
+) -> Validator:
     """What scores the network on the validation cases; ``scorer`` cuts its forests where their policy wants one."""
     limit, precision = config.train.validate_cases, config.train.precision
     if parts.prepared is not None:
@@ -48,7 +48,7 @@ def make_validator(
         return VolumeValidator(parts.validation, spec, labels, limit=limit, precision=precision, stop=stop)
     if scores_leaves(MODELS[spec.model.name]):
         return CeilingValidator(parts.validation, spec, labels, scale=config.data.scale, limit=limit, stop=stop)
-    return Validator(
+    return ImageValidator(
         parts.validation,
         spec,
         labels,
