@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
 
 from patchforest.models.build import (
     MODELS,
@@ -15,6 +17,8 @@ from patchforest.models.build import (
     shf,
 )
 from patchforest.models.config import ModelConfig
+from patchforest.nn.raster import ForestBatch
+from patchforest.tree.forest import build_forest
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "swin_unetr"])  # needs an extra; see its own tests
@@ -79,3 +83,48 @@ def test_models_of_volumes_build_and_those_of_images_keep_their_weights() -> Non
         "readout.head.3.weight": (64, 16),
     }
     assert {k: tuple(state[k].shape) for k in shapes} == shapes
+
+
+@pytest.mark.parametrize("name", ["apf_unetr", "shf", "refined", "unet", "unetr", "transunet", "swin_unetr"])
+def test_dense_models_see_values_against_their_surroundings_where_told_to(name: str) -> None:
+    if name == "swin_unetr":
+        pytest.importorskip("monai")
+    settings = ModelConfig(
+        name=name, width=8, depth=2, heads=2, stem=(4, 6), patch=4, features=12, window=(64, 64), surround=16
+    )
+    model, image = build_model(settings).eval(), torch.full((1, 3, 64, 64), 0.3)
+    told = (image, _forest(64)) if model.needs_forest else (image,)
+    with torch.no_grad():
+        for parameter in model.parameters():  # nothing starts at zero
+            parameter.uniform_(-0.2, 0.2)
+        flat = model(*told)
+        image[..., 20:28, 20:28] += 0.02
+        assert not torch.equal(model(*told), flat)
+    assert 6 in {p.shape[1] for p in model.parameters() if p.ndim == 4}
+
+
+@pytest.mark.parametrize("name", ["apf_unetr", "unet", "transunet"])
+def test_an_instance_norm_makes_every_image_its_own_measure(name: str) -> None:
+    settings = ModelConfig(name=name, width=8, depth=2, heads=2, stem=(4, 6), patch=4, window=(64, 64), norm="instance")
+    model = build_model(settings)
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in model.modules())
+    image = torch.rand(2, 3, 64, 64)
+    told = (_forest(64, batch=2),) if model.needs_forest else ()
+    alone = (_forest(64),) if model.needs_forest else ()
+    model.train()
+    with torch.no_grad():
+        assert torch.allclose(model(image, *told)[:1], model(image[:1], *alone), atol=1e-4)
+
+
+def test_norms_that_there_are_not_are_refused() -> None:
+    with pytest.raises(ValueError, match="norm must be one of batch, instance with 2 spatial axes; got 'layer'"):
+        build_model(ModelConfig(norm="layer"))
+    with pytest.raises(ValueError, match="norm must be one of batch with 3 spatial axes; got 'instance'"):
+        build_model(ModelConfig(name="shf", norm="instance", spatial=3, patch=4, q=4))
+    with pytest.raises(ValueError, match="surround must be a side in pixels from 2 on, or 0; got 1"):
+        build_model(ModelConfig(surround=1))
+
+
+def _forest(side: int, *, batch: int = 1) -> ForestBatch:
+    detail = np.ones((side // 8, side // 8), np.float32)
+    return ForestBatch.stack([build_forest(detail, shape=(side, side), cell=8, root=32, budget=16)] * batch)

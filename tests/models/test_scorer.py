@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from patchforest.models.build import MODELS, build_model, scores_leaves
 from patchforest.models.config import ModelConfig
-from patchforest.models.scorer import BLOCKS, Scorer, surroundings
+from patchforest.models.scorer import BLOCKS, Scorer
 
 SMALL = ModelConfig(name="scorer", stem=(4, 8, 8), downscale=2)
 
@@ -51,13 +51,3 @@ def test_it_scores_leaves_and_others_do_not() -> None:
 def test_its_squares_must_fit_leaves(downscale: int) -> None:
     with pytest.raises(ValueError, match=f"power of two, e.g. 4; got {downscale}"):
         Scorer(ModelConfig(name="scorer", stem=(4, 8), downscale=downscale))
-
-
-def test_surroundings_are_means_near_by() -> None:
-    assert torch.allclose(surroundings(torch.full((1, 2, 37, 50), 0.3)), torch.tensor(0.3))
-    image = torch.zeros(1, 1, 96, 96)
-    image[..., 40:56, 40:56] = 1.0
-    found = surroundings(image)
-    assert found.shape == image.shape
-    assert float(found.max()) == pytest.approx(1 / 9, rel=0.2)
-    assert not found[..., :8, :8].any()

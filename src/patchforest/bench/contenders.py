@@ -63,10 +63,12 @@ def equal_side(recipe: RunConfig) -> int:
 
 def _unet(recipe: RunConfig, downscale: int, full: bool) -> tuple[str, ...]:
     height, width = (min(s * recipe.data.downscale // downscale, LARGEST) for s in recipe.data.window_shape)
+    surround = recipe.model.surround and max(recipe.model.surround * recipe.data.downscale // downscale, 2)
     return (
         "model.name=unet",
         f"model.width={64 if full else 16}",
         "model.depth=4",
         f"data.downscale={downscale}",
+        f"model.surround={surround}",
         f"data.window={height if height == width else [height, width]}",
     )

@@ -34,7 +34,7 @@ class APFUNETR(nn.Module):
         self.paint: PaintReadout | None = None
         self.unetr: RasterReadout | PseudoReadout | None = None
         if c.readout == "paint":
-            self.paint = PaintReadout(c.width, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
+            self.paint = PaintReadout(c.width, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride, norm=c.norm)
         elif c.readout == "raster":
             self.unetr = RasterReadout(
                 c.width, c.channels, c.classes, c.features, cell=c.cell, image_branch=c.image_branch

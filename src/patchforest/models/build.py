@@ -57,6 +57,8 @@ def build_model(config: ModelConfig) -> nn.Module:
             f"spatial must be 2, or 3 for volumes with the models {', '.join(VOLUMETRIC)}; "
             f"got {config.spatial} for {config.name}"
         )
+    if config.surround < 0 or config.surround == 1:
+        raise ValueError(f"surround must be a side in pixels from 2 on, or 0; got {config.surround}")
     if config.window is not None and not _is_shape(config.window):
         raise ValueError(f"window must be (height, width) in pixels from 1 on; got {config.window}")
     if getattr(MODELS[config.name], "needs_forest", True):

@@ -26,6 +26,11 @@ class ModelConfig:
         registered rasters), ``pseudo`` (the papers' √L grid, for comparison); of ``refined``: ``paint`` or ``token``.
     stem : widths of the convolutional stem before gathering, strides 2, 4, ...; empty for none. Of ``scorer``: of all
         its convolutions.
+    surround : side in pixels of the surroundings that dense models and stems see every value against, beside the value
+        itself: for what is faint and small beside what light does, as in photographs of the retina; 0 for the value
+        alone. Of images, not of volumes, and not of leaves.
+    norm : of the convolutions of stem, paint readout, U-Net and TransUNet's decoder: ``batch``, or ``instance``, every
+        image by itself (where few images teach, and others have other light).
     stride : of the finest features of the ``paint`` readout, which answer on stride × stride values a cell.
     embedding : ``place`` (of a leaf in the image), ``window`` (in what the network sees of it; better where few images
         or volumes teach) or the papers' ``index``.
@@ -57,6 +62,8 @@ class ModelConfig:
     q: int | None = None
     readout: str = "paint"
     stem: tuple[int, ...] = (16, 32, 64)
+    surround: int = 0
+    norm: str = "batch"
     stride: int = 4
     embedding: str = "place"
     max_tokens: int = 4096

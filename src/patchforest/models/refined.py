@@ -49,7 +49,7 @@ class Refined(nn.Module):
         self.token: TokenReadout | None = None
         if c.readout == "paint":
             self.q = self.trunk.sub
-            self.paint = PaintReadout(c.width, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride)
+            self.paint = PaintReadout(c.width, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride, norm=c.norm)
         else:
             self.q = c.q or 2 * c.patch
             self.token = TokenReadout(c.width, c.classes, self.q)

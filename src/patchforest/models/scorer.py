@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.normalise import normalise
+from patchforest.models.normalise import see, seen_channels
 from patchforest.nn.embed import ConvNormAct
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.paint import double_to
@@ -35,16 +35,13 @@ class WrongShares:
 
 SURROUND = 16
 """Side in averaged pixels of the surroundings that a pixel is compared with."""
-CONTRAST = 0.05
-"""Difference to the surroundings that counts as one."""
 
 
 class Scorer(nn.Module):
     """A U of 3 × 3 convolutions on the image averaged by ``config.downscale``: widths ``config.stem``, two convolutions
     at each of the strides 2, 4, ..., and back up to stride 4 by sums.
 
-    It sees every value twice, as it is and against the mean around it: what is worth small leaves is often faint beside
-    what light and stain do to an image, and learning that took most of a short training.
+    It sees every value twice, as it is and against the mean around it.
 
     ``output`` gives logits for the loss, ``forward`` the shares, at stride 4 · downscale.
     """
@@ -62,7 +59,7 @@ class Scorer(nn.Module):
         self.downscale = config.downscale
         self.down = nn.ModuleList(
             nn.Sequential(ConvNormAct(a, b, stride=2), ConvNormAct(b, b))
-            for a, b in zip((2 * config.channels, *widths), widths)
+            for a, b in zip((seen_channels(config.channels, SURROUND), *widths), widths)
         )
         pairs = list(zip(widths[2:], widths[1:]))[::-1]
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairs)
@@ -86,8 +83,7 @@ class Scorer(nn.Module):
 
     def logits(self, small_BCHW: Tensor) -> Tensor:
         """Logits of an image that was averaged by ``downscale`` before."""
-        against = (small_BCHW - surroundings(small_BCHW)) * (1 / CONTRAST)
-        x = torch.cat([normalise(small_BCHW), against], 1).contiguous(memory_format=torch.channels_last)
+        x = see(small_BCHW, SURROUND).contiguous(memory_format=torch.channels_last)
         levels = []
         for stage in self.down:
             x = stage(x)
@@ -99,11 +95,3 @@ class Scorer(nn.Module):
     def forward(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> Tensor:
         """(B, S, h, w) shares in (0, 1)."""
         return self.output(image_BCHW).logits.sigmoid()
-
-
-def surroundings(image_BCHW: Tensor) -> Tensor:
-    """(B, C, H, W) smooth means of the image over some three times ``SURROUND`` pixels around every pixel."""
-    means = F.avg_pool2d(image_BCHW, SURROUND, ceil_mode=True, count_include_pad=False)
-    means = F.avg_pool2d(means, 3, 1, 1, count_include_pad=False)
-    wide = F.interpolate(means, scale_factor=float(SURROUND), mode="bilinear", align_corners=False)
-    return wide[..., : image_BCHW.shape[2], : image_BCHW.shape[3]]

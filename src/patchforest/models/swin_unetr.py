@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.trunk import normalise
+from patchforest.models.normalise import see, seen_channels
 from patchforest.nn.compat import require
 from patchforest.nn.grid import padded
 from patchforest.nn.raster import ForestBatch
@@ -40,9 +40,10 @@ class SwinUNETR(nn.Module):
         module = require("monai.networks.nets.swin_unetr", user="swin_unetr", extra="medical")
         if config.features % 12:
             raise ValueError(f"features of swin_unetr must be a multiple of 12; got {config.features}")
+        self.surround = config.surround
         with _NumbersAreReal():
             self.network = module.SwinUNETR(
-                config.channels,
+                seen_channels(config.channels, config.surround),
                 config.classes,
                 feature_size=config.features,
                 depths=(2, 2, 2, 2),
@@ -54,7 +55,7 @@ class SwinUNETR(nn.Module):
     def output(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> DenseOutput:
         """Logits at stride 1, for the loss."""
         height, width = image_BCHW.shape[2:]
-        logits = self.network(padded(normalise(image_BCHW), STRIDE, least=2 * STRIDE))
+        logits = self.network(padded(see(image_BCHW, self.surround), STRIDE, least=2 * STRIDE))
         return RasterMask(logits=logits[..., :height, :width], stride=1)
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.trunk import normalise
+from patchforest.models.normalise import see, seen_channels
 from patchforest.nn.embed import ConvNormAct
 from patchforest.nn.encoder import Encoder
 from patchforest.nn.grid import GridEmbed, as_raster, padded
@@ -42,7 +42,8 @@ class TransUNet(nn.Module):
         c, base = config, config.features
         if c.window is None:
             raise ValueError("transunet has a table of positions; set window, the (height, width) of its images")
-        self.stem = StandardConv(c.channels, base, 7, stride=2)
+        self.surround = c.surround
+        self.stem = StandardConv(seen_channels(c.channels, c.surround), base, 7, stride=2)
         self.norm = group_norm(base)
         widths = [base, 4 * base, 8 * base, 16 * base]
         self.stages = nn.ModuleList(
@@ -52,10 +53,10 @@ class TransUNet(nn.Module):
         grid = (-(-c.window[0] // STRIDE), -(-c.window[1] // STRIDE))
         self.embed = GridEmbed(widths[-1], c.width, 1, window=grid)
         self.encoder = Encoder(c.width, c.depth, c.heads, dropout=c.dropout)
-        self.neck = ConvNormAct(c.width, 8 * base)
+        self.neck = ConvNormAct(c.width, 8 * base, norm=c.norm)
         coarse, fine = (8 * base, 4 * base, 2 * base, base), (4 * base, 2 * base, base, min(base, 16))
         self.up = nn.ModuleList(
-            nn.Sequential(ConvNormAct(a + skip, b), ConvNormAct(b, b))
+            nn.Sequential(ConvNormAct(a + skip, b, norm=c.norm), ConvNormAct(b, b, norm=c.norm))
             for a, b, skip in zip(coarse, fine, (*widths[-2::-1], 0))
         )
         self.head = nn.Conv2d(fine[-1], c.classes, 3, padding=1)
@@ -64,7 +65,7 @@ class TransUNet(nn.Module):
     def output(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> DenseOutput:
         """Logits at stride 1, for the loss."""
         height, width = image_BCHW.shape[2:]
-        x = padded(normalise(image_BCHW), STRIDE).contiguous(memory_format=torch.channels_last)
+        x = padded(see(image_BCHW, self.surround), STRIDE).contiguous(memory_format=torch.channels_last)
         x = F.relu(self.norm(self.stem(x)))
         skips = [x]
         x = F.max_pool2d(x, 3, 2, padding=1)

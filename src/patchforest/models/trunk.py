@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from patchforest.models.backbone import build_backbone
 from patchforest.models.config import ModelConfig
-from patchforest.models.normalise import normalise
+from patchforest.models.normalise import normalise, see, seen_channels
 from patchforest.nn.adapt.blocks import AdaptedBlocks
 from patchforest.nn.adapt.embed import AdaptedEmbed
 from patchforest.nn.embed import PatchEmbed, Stem
@@ -42,7 +42,11 @@ class Trunk(nn.Module):
         super().__init__()
         self.channels, self.patch, self.cell = config.channels, config.patch, config.cell
         self.spatial = n = config.spatial
-        self.stem = Stem(config.channels, config.stem, spatial=n) if config.stem else None
+        self.surround = config.surround if n == 2 else 0
+        self.stem: Stem | None = None
+        if config.stem:
+            channels = seen_channels(config.channels, self.surround)
+            self.stem = Stem(channels, config.stem, spatial=n, norm=config.norm)
         self.stem_stride = 2 ** len(config.stem)
         if self.stem is not None and config.cell % self.stem_stride:
             raise ValueError(
@@ -74,9 +78,11 @@ class Trunk(nn.Module):
 
     def see(self, image_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The normalised image, and the rasters that the stem makes of it: what no forest changes."""
-        image_BCHW = normalise(image_BCHW)
+        image = normalise(image_BCHW)
+        if self.stem is None:
+            return image, []
         layout = torch.channels_last if self.spatial == 2 else torch.channels_last_3d
-        return image_BCHW, [] if self.stem is None else self.stem(image_BCHW.contiguous(memory_format=layout))
+        return image, self.stem(see(image_BCHW, self.surround).contiguous(memory_format=layout))
 
     def tokens(self, image_BCHW: Tensor, rasters: list[Tensor], forest: ForestBatch) -> Tensor:
         """(B, L, D) embedded leaves of an image that was seen, before the encoder."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.trunk import normalise
+from patchforest.models.normalise import see, seen_channels
 from patchforest.nn.embed import ConvNormAct
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import DenseOutput, RasterMask, start_with_background
@@ -26,23 +26,22 @@ class UNet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.downscale = config.downscale
+        self.surround = -(-config.surround // config.downscale)
         widths = [config.width << k for k in range(config.depth + 1)]
         self.down = nn.ModuleList(
-            nn.Sequential(ConvNormAct(a, b), ConvNormAct(b, b)) for a, b in zip([config.channels, *widths], widths)
+            _pair(a, b, config.norm) for a, b in zip([seen_channels(config.channels, self.surround), *widths], widths)
         )
-        self.up = nn.ModuleList(
-            nn.Sequential(ConvNormAct(a + b, b), ConvNormAct(b, b)) for a, b in zip(widths[:0:-1], widths[-2::-1])
-        )
+        self.up = nn.ModuleList(_pair(a + b, b, config.norm) for a, b in zip(widths[:0:-1], widths[-2::-1]))
         self.head = nn.Conv2d(widths[0], config.classes, 1)
         start_with_background(self.head, config.classes)
 
     def output(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> DenseOutput:
         """Logits at stride ``downscale``, for the loss."""
-        x = normalise(image_BCHW)
+        x = image_BCHW
         if self.downscale > 1:
             short = [(-s) % self.downscale for s in x.shape[2:]]
             x = F.avg_pool2d(F.pad(x, (0, short[1], 0, short[0]), mode="replicate"), self.downscale)
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = see(x, self.surround).contiguous(memory_format=torch.channels_last)
         skips = []
         for k, level in enumerate(self.down):
             x = level(F.max_pool2d(x, 2, ceil_mode=True) if k else x)
@@ -54,3 +53,9 @@ class UNet(nn.Module):
     def forward(self, image_BCHW: Tensor, forest: ForestBatch | None = None) -> Tensor:
         height, width = image_BCHW.shape[2:]
         return self.output(image_BCHW).raster((height, width))
+
+
+def _pair(channels_in: int, channels_out: int, norm: str) -> nn.Sequential:
+    return nn.Sequential(
+        ConvNormAct(channels_in, channels_out, norm=norm), ConvNormAct(channels_out, channels_out, norm=norm)
+    )

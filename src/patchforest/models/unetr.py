@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.trunk import normalise
+from patchforest.models.normalise import see, seen_channels
 from patchforest.nn.encoder import Encoder, taps_of
 from patchforest.nn.grid import GridEmbed, as_raster, padded
 from patchforest.nn.raster import ForestBatch
@@ -35,8 +35,9 @@ class UNETR(nn.Module):
             raise ValueError("unetr has a table of positions; set window, the (height, width) of its images")
         if c.depth < 1:
             raise ValueError(f"depth of unetr must be at least 1; got {c.depth}")
-        self.decoder = GridDecoder(c.width, c.channels, c.classes, c.features, patch=c.patch)
-        self.embed = GridEmbed(c.channels, c.width, c.patch, window=c.window)
+        self.surround, channels = c.surround, seen_channels(c.channels, c.surround)
+        self.decoder = GridDecoder(c.width, channels, c.classes, c.features, patch=c.patch)
+        self.embed = GridEmbed(channels, c.width, c.patch, window=c.window)
         self.encoder = Encoder(c.width, c.depth, c.heads, dropout=c.dropout)
         self.taps = tuple(reversed(taps_of(c.depth)))[1 : 1 + self.decoder.num_taps]
 
@@ -44,7 +45,7 @@ class UNETR(nn.Module):
         """Logits at stride 1, for the loss."""
         height, width = image_BCHW.shape[2:]
         patch = self.embed.patch
-        x = padded(normalise(image_BCHW), patch)
+        x = padded(see(image_BCHW, self.surround), patch)
         states, taps = self.encoder(self.embed(x), taps=self.taps)
         grid = (x.shape[2] // patch, x.shape[3] // patch)
         logits = self.decoder([as_raster(state, grid) for state in (states, *taps)], x)

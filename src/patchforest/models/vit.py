@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from patchforest.models.config import ModelConfig
-from patchforest.models.trunk import normalise
+from patchforest.models.normalise import normalise
 from patchforest.nn.encoder import Encoder
 from patchforest.nn.grid import GridEmbed, padded
 from patchforest.nn.pool import Pool

@@ -7,6 +7,7 @@ volume has one axis more: where p p or H W stand, read p p p or D H W.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -94,21 +95,28 @@ class PatchEmbed(nn.Module):
 
 
 class ConvNormAct(nn.Sequential):
-    """3 × 3 (volumes: 3 × 3 × 3) convolution, or one of another odd side; batch norm, ReLU."""
+    """3 × 3 (volumes: 3 × 3 × 3) convolution, or one of another odd side; a norm of ``NORMS``, ReLU."""
 
     def __init__(
-        self, channels_in: int, channels_out: int, *, stride: int = 1, side: int = 3, spatial: int = 2
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        stride: int = 1,
+        side: int = 3,
+        spatial: int = 2,
+        norm: str = "batch",
     ) -> None:
-        super().__init__(*_conv_norm(channels_in, channels_out, stride, spatial, side), nn.ReLU(inplace=True))
+        super().__init__(*_conv_norm(channels_in, channels_out, stride, spatial, norm, side), nn.ReLU(inplace=True))
 
 
 class Residual(nn.Module):
     """Two such convolutions around a skip: x + f(x)."""
 
-    def __init__(self, channels: int, *, spatial: int = 2) -> None:
+    def __init__(self, channels: int, *, spatial: int = 2, norm: str = "batch") -> None:
         super().__init__()
-        self.first = ConvNormAct(channels, channels, spatial=spatial)
-        self.second = nn.Sequential(*_conv_norm(channels, channels, 1, spatial))
+        self.first = ConvNormAct(channels, channels, spatial=spatial, norm=norm)
+        self.second = nn.Sequential(*_conv_norm(channels, channels, 1, spatial, norm))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)))
@@ -121,12 +129,12 @@ class Stem(nn.Module):
     most and teaches least.
     """
 
-    def __init__(self, channels: int, widths: tuple[int, ...], *, spatial: int = 2) -> None:
+    def __init__(self, channels: int, widths: tuple[int, ...], *, spatial: int = 2, norm: str = "batch") -> None:
         super().__init__()
         stages = []
         for number, width in enumerate(widths):
-            first = ConvNormAct(channels, width, stride=2, spatial=spatial)
-            stages.append(nn.Sequential(first, Residual(width, spatial=spatial)) if number else first)
+            first = ConvNormAct(channels, width, stride=2, spatial=spatial, norm=norm)
+            stages.append(nn.Sequential(first, Residual(width, spatial=spatial, norm=norm)) if number else first)
             channels = width
         self.stages = nn.ModuleList(stages)
 
@@ -139,11 +147,28 @@ class Stem(nn.Module):
         return out
 
 
+class _InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm with weights; of a single pixel it leaves the bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] * x.shape[3] > 1:
+            return super().forward(x)
+        return self.bias[None, :, None, None].expand_as(x).to(x.dtype)
+
+
+NORMS: dict[tuple[str, int], Callable[[int], nn.Module]] = {
+    ("batch", 2): lambda channels: nn.BatchNorm2d(channels, momentum=0.05),
+    ("batch", 3): lambda channels: nn.BatchNorm3d(channels, momentum=0.05),
+    ("instance", 2): lambda channels: _InstanceNorm(channels, affine=True),
+}
+"""By name and number of spatial axes."""
+
+
 def _conv_norm(
-    channels_in: int, channels_out: int, stride: int, spatial: int, side: int = 3
+    channels_in: int, channels_out: int, stride: int, spatial: int, norm: str, side: int = 3
 ) -> tuple[nn.Module, nn.Module]:
-    if spatial == 2:
-        conv: nn.Module = nn.Conv2d(channels_in, channels_out, side, stride, side // 2, bias=False)
-        return conv, nn.BatchNorm2d(channels_out, momentum=0.05)
-    conv = nn.Conv3d(channels_in, channels_out, side, stride, side // 2, bias=False)
-    return conv, nn.BatchNorm3d(channels_out, momentum=0.05)
+    if (norm, spatial) not in NORMS:
+        known = ", ".join(name for name, axes in NORMS if axes == spatial)
+        raise ValueError(f"norm must be one of {known} with {spatial} spatial axes; got {norm!r}")
+    conv: Callable[..., nn.Module] = nn.Conv2d if spatial == 2 else nn.Conv3d
+    return conv(channels_in, channels_out, side, stride, side // 2, bias=False), NORMS[norm, spatial](channels_out)

@@ -28,9 +28,12 @@ class PaintReadout(nn.Module):
     sub : each leaf is painted as a sub × sub grid of its own (1 or 2).
     stride : of the finest features, which answer on stride × stride values a cell: a power of two from 2 to the stem's
         last stride.
+    norm : of the convolutions, see ``nn.embed.NORMS``.
     """
 
-    def __init__(self, width: int, classes: int, stem: tuple[int, ...], *, sub: int = 1, stride: int = 4) -> None:
+    def __init__(
+        self, width: int, classes: int, stem: tuple[int, ...], *, sub: int = 1, stride: int = 4, norm: str = "batch"
+    ) -> None:
         super().__init__()
         if not stem or stride < 2 or stride & (stride - 1) or stride > 2 ** len(stem):
             raise ValueError(
@@ -41,10 +44,14 @@ class PaintReadout(nn.Module):
         nn.init.zeros_(project.weight)  # convolutions lead at first, tokens join in as they learn
         nn.init.zeros_(project.bias)
         self.project = nn.Sequential(nn.LayerNorm(width), project)
-        self.merge = nn.Sequential(ConvNormAct(2 * stem[-1], stem[-1], side=1), Residual(stem[-1]))
+        self.merge = nn.Sequential(
+            ConvNormAct(2 * stem[-1], stem[-1], side=1, norm=norm), Residual(stem[-1], norm=norm)
+        )
         doublings = stride.bit_length() - 1
         skips = stem[doublings - 1 : -1][::-1]  # from the token stride's neighbour to the finest
-        self.steps = nn.ModuleList(ConvNormAct(coarse + skip, skip) for coarse, skip in zip((stem[-1], *skips), skips))
+        self.steps = nn.ModuleList(
+            ConvNormAct(coarse + skip, skip, norm=norm) for coarse, skip in zip((stem[-1], *skips), skips)
+        )
         self.head = nn.Conv2d(skips[-1] if skips else stem[-1], classes * stride * stride, 1)
         start_with_background(self.head, classes)
 
