@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patchforest.bench.contenders import LARGEST, contenders_of, equal_side
+from patchforest.bench.contenders import LARGEST, SCORED, contenders_of, equal_side, scorer_changes
 from patchforest.bench.quality import SETS
 from patchforest.train.config import load_config, parse_config
 from tests.bench.conftest import RECIPES
@@ -64,3 +64,16 @@ def test_u_nets_see_the_extent_of_the_recipe_up_to_a_limit() -> None:
     assert {n: (d.downscale, d.window) for n, d in seen.items()} == {
         "U-Net 1x": (1, LARGEST), "U-Net 2x": (2, 384), "U-Net 4x": (4, 192)
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", SETS)
+def test_a_scorer_sees_what_its_model_sees(recipe: str) -> None:
+    path = RECIPES / f"{recipe}.yaml"
+    whole = load_config(path)
+    scorer, model = load_config(path, scorer_changes(whole)), load_config(path, contenders_of(whole)[SCORED])
+    assert scorer.data == model.data
+    assert scorer.model.downscale * scorer.data.downscale == 4
+    assert scorer.forest is not None
+    assert model.forest is not None
+    assert scorer.forest.cell == model.forest.cell
+    assert 2 * scorer.model.patch == 2 * model.model.patch == scorer.forest.cell

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from patchforest.bench.quality import by_contender, note, plan
+from patchforest.bench.kinds import work_of
+from patchforest.bench.quality import by_contender, note, plain, plan
+from patchforest.bench.run import Row
 from patchforest.bench.settings import Settings
+from patchforest.io.atomic import write_json
 from tests.bench.conftest import row
 from tests.cli.conftest import Run, run  # noqa: F401
 
@@ -40,6 +43,21 @@ def test_two_contenders_are_trained_scored_and_noted(settings: Settings, run: Ru
     again = run(*command)
     assert "2 of 2 were finished before" in again.out
     assert (settings.out / "runs.jsonl").read_bytes() == before
+
+
+def test_a_scorer_has_its_share_of_the_budget_and_cuts_the_forests(settings: Settings, run: Run) -> None:  # noqa: F811
+    rates = {"rates": {"discs": {"SHF": 0.02}}}
+    write_json(settings.out / "learning_rates.json", rates)
+    one = Settings(**{**vars(settings), "seeds": (0,), "contenders": ("SHF, scorer",), "steps": 4})
+    (made,) = plan(one)
+    assert {"train.max_steps=3", "train.lr=0.02", "model.name=shf"} <= set(made.changes)
+    assert {"train.max_steps=1", "model.name=scorer", "train.seed=0"} <= set(made.scorer)
+    result = work_of(made.kind)(made, made.folder(settings.out))
+    assert result["steps"] == 3
+    assert result["configuration"]["forest"]["criterion"] == "scorer"
+    assert str(settings.out) not in json.dumps(plain(Row(made, result)))
+    alone = json.loads((made.folder(settings.out) / "run" / "done.json").read_text())["train_seconds"]
+    assert result["train_seconds"] > alone
 
 
 def test_the_plan_goes_by_seeds_then_sets(settings: Settings) -> None:

@@ -23,6 +23,8 @@ class Contender:
         recipes reads them in its own way.
     recipe, data : a training recipe and its data folder, as text; empty where the kind needs none.
     digest : of the recipe's content, so that another content is other work.
+    scorer : settings of the recipe that are changed for a scorer, which is trained first and cuts the forests; empty
+        where forests are cut as the recipe says.
     """
 
     kind: str
@@ -34,6 +36,7 @@ class Contender:
     data: str = ""
     digest: str = ""
     threads: int = 1
+    scorer: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -58,7 +61,7 @@ class Contender:
     def from_json(cls, text: str) -> Contender:
         """The contender that ``to_json`` wrote."""
         raw: dict[str, Any] = json.loads(text)
-        return cls(**{**raw, "changes": tuple(raw["changes"])})
+        return cls(**{**raw, **{name: tuple(raw[name]) for name in ("changes", "scorer")}})
 
 
 def _plain(name: str) -> str:

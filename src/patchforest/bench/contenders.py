@@ -10,6 +10,19 @@ LARGEST = 512
 GROWTH = 4
 """Leaves of the second look of refined contenders for every leaf of the first."""
 
+SHARE = 0.25
+"""Of the budget, which the scorer of ``SHF, scorer`` trains for; its model has the rest."""
+
+SCORED = "SHF, scorer"
+RATE_OF = {
+    SCORED: "SHF",
+    "SHF, refined": "SHF",
+    "APF-UNETR, refined": "APF-UNETR",
+    "U-Net 1x": "U-Net 4x",
+    "U-Net 2x": "U-Net 4x",
+}
+"""Whose tuned learning rate a contender takes that was not tuned itself."""
+
 PAPER = ("model.width=768", "model.depth=12", "model.heads=12")
 """ViT-B, of the full form."""
 
@@ -19,8 +32,9 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
 
     The recipe itself is the adaptive contender, APF-UNETR. Models on pixels see the window of the recipe at its
     down-scaling, U-Nets also at others. SHF, whose mask comes from its tokens alone and whose step is the cheapest, has
-    twice as many of them, none shorter than its 16 × 16 answers. Refined ones look twice, at a quarter of
-    their tokens first. ``full`` gives all of them the sizes of their papers.
+    twice as many of them, none shorter than its 16 × 16 answers. Refined ones look twice, at a quarter of their tokens
+    first. ``SHF, scorer`` is SHF on the forests of a scorer, see ``scorer_changes``. ``full`` gives all of them the
+    sizes of their papers.
     """
     side = equal_side(recipe)
     assert recipe.forest is not None
@@ -40,9 +54,23 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
         "APF-UNETR": vit,
         "APF-UNETR, uniform grid": (*vit, f"forest.uniform={side}"),
         "SHF": (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
+        SCORED: (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
         "SHF, refined": (*shf, *twice, "model.readout=token", f"forest.budget={max(2 * budget // GROWTH, 1)}"),
         "APF-UNETR, refined": (*vit, *twice, f"forest.budget={max(budget // GROWTH, 1)}"),
     }
+
+
+def scorer_changes(recipe: RunConfig) -> tuple[str, ...]:
+    """Changes of a recipe for a scorer of its forests: on the same images, averaged to a quarter of what is stored."""
+    return (
+        "model.name=scorer",
+        "model.stem=[16,32,48,64,64]",
+        f"model.downscale={max(4 // recipe.data.downscale, 1)}",
+        "model.patch=8",
+        "forest.cell=16",
+        "train.batch=4",
+        "augment.affine=0.5",
+    )
 
 
 def equal_side(recipe: RunConfig) -> int:

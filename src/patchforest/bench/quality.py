@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from patchforest.bench.contender import Contender
-from patchforest.bench.contenders import GROWTH, contenders_of
+from patchforest.bench.contenders import GROWTH, RATE_OF, SCORED, SHARE, contenders_of, scorer_changes
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable, mean_of, mean_sd
 from patchforest.bench.plot import dot_chart
@@ -33,9 +33,15 @@ def plan(settings: Settings) -> list[Contender]:
             "quality",
             name,
             model,
-            (*changes, settings.budget(MINUTES), *LAST, *tuned(settings, name, model)),
+            (
+                *changes,
+                settings.budget(MINUTES, share=1 - SHARE if model == SCORED else 1.0),
+                *LAST,
+                *rate(settings, name, model),
+            ),
             seed,
             settings,
+            scorer=scorer(settings, name) if model == SCORED else (),
         )
         for seed in settings.seeds
         for name in settings.sets
@@ -48,6 +54,17 @@ def entries(settings: Settings, name: str) -> dict[str, tuple[str, ...]]:
     return picked(contenders_of(load_config(settings.recipe(name), settings.changes), full=settings.full), settings)
 
 
+def rate(settings: Settings, name: str, model: str) -> tuple[str, ...]:
+    """The learning rate of a contender as a change of the recipe: its own, or that of the one that it follows."""
+    return tuned(settings, name, model) or tuned(settings, name, RATE_OF.get(model, model))
+
+
+def scorer(settings: Settings, name: str) -> tuple[str, ...]:
+    """Changes of a recipe for the scorer whose forests ``SHF, scorer`` reads, which has a share of the budget."""
+    recipe = load_config(settings.recipe(name), settings.changes)
+    return (*scorer_changes(recipe), settings.budget(MINUTES, share=SHARE), *LAST)
+
+
 def note(rows: Sequence[Row], settings: Settings) -> Note:
     """A table and a picture for every set."""
     budget = settings.budget(MINUTES).removeprefix("train.max_").replace("=", ": ").replace("_", " ")
@@ -56,12 +73,13 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "from one recipe a set, whose window, batch and augmentation were chosen for APF-UNETR; each changes "
         "its model, and U-Nets scale and window too. Width and batch of U-Nets are not tuned.",
         "The uniform grid has as many tokens as APF-UNETR, or the next fewer. SHF has twice as many, of leaves from 16 "
-        f"pixels on. Refined ones look first at a quarter of their tokens, and then at {GROWTH} leaves for each.",
+        f"pixels on. Refined ones look first at a quarter of their tokens, and then at {GROWTH} leaves for each. "
+        f"{SCORED}: {SHARE:.0%} of the budget trains a scorer, which cuts the forests of an SHF that has the rest.",
         "Full-size masks of the last weights: nothing was chosen on the validation images. Dice: mean ± sd over seeds "
         "of the mean over images and classes. Boundary F: at 2 pixels. Ceiling: best Dice that forest and output grid "
         "allow. Tokens: of prediction, an image. Seconds: CPU seconds (on a GPU: seconds) from pixels to mask of the "
         "first validation image. Peak: memory of training and prediction.",
-        rates_of(rows, settings),
+        rates_of(rows, settings, RATE_OF),
     )
     names = list(dict.fromkeys(r.contender.set for r in rows))
     return Note(

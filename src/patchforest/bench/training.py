@@ -42,11 +42,12 @@ def make_contender(
     *,
     label: str | None = None,
     data: Path | None = None,
+    scorer: tuple[str, ...] = (),
 ) -> Contender:
     """A contender that the recipe ``name`` trains, with seed and threads added to its changes.
 
     ``label`` is what the set is called where it is not the recipe's name, such as ``glas 512``; ``data`` its data where
-    they are not the recipe's.
+    they are not the recipe's. ``scorer``: changes for a scorer that is trained first, see ``Contender``.
     """
     from patchforest.bench.sets import data_of
 
@@ -57,6 +58,7 @@ def make_contender(
         set=label or name,
         name=model,
         changes=(*changes, *fixed, *settings.changes),
+        scorer=(*scorer, *fixed, *settings.changes) if scorer else (),
         seed=seed,
         recipe=str(recipe.resolve()),
         data=str((data or data_of(name, settings.data, settings.out)).resolve()),
@@ -114,30 +116,40 @@ class Trained:
 def train(contender: Contender, folder: Path) -> Trained:
     """Train in ``folder/run``; an interrupted training goes on, a finished one is taken as it is.
 
-    Checkpoints are removed in the end, the run stays.
+    A contender with a scorer trains that first, in ``folder/scorer``; the seconds of both count. Checkpoints are
+    removed in the end, the run stays.
     """
     from patchforest.data.layout import find_cases
     from patchforest.models.bundle import load_model
     from patchforest.report.environment import choose_device
     from patchforest.train.fit import fit, split
 
-    run = folder / "run"
-    fit(load_config(contender.recipe, contender.changes), contender.data, run, quiet=True)
+    run, changes, before = folder / "run", contender.changes, 0.0
+    if contender.scorer:
+        scorer = folder / "scorer"
+        fit(load_config(contender.recipe, contender.scorer), contender.data, scorer, quiet=True)
+        shutil.rmtree(scorer / "checkpoints", ignore_errors=True)
+        before = json.loads((scorer / "done.json").read_text(encoding="utf-8"))["train_seconds"]
+        changes = (*changes, "forest.criterion=scorer", f"forest.scorer={json.dumps(str(scorer.resolve()))}")
+    fit(load_config(contender.recipe, changes), contender.data, run, quiet=True)
     shutil.rmtree(run / "checkpoints", ignore_errors=True)
     config = load_config(run / "config.yaml")
     cases = find_cases(contender.data, layout=config.data.layout, require_labels=config.data.targets is None)
     _, validation = split(cases, config)
     bundle = load_model(run / "last", choose_device("cpu" if config.train.device == "cpu" else "auto"))
     done = json.loads((run / "done.json").read_text(encoding="utf-8"))
+    plain = config_dict(config)
+    if contender.scorer:
+        plain["forest"]["scorer"] = "scorer"  # not its place on this machine
     numbers = {
         "steps": done["steps"],
         "images": done["steps"] * config.train.batch * config.train.accumulate,
-        "train_seconds": done["train_seconds"],
+        "train_seconds": before + done["train_seconds"],
         "skipped_steps": done["skipped_steps"],
         "train_peak_mib": peak_mib(),
         "parameters": sum(p.numel() for p in bundle.network.parameters()),
         "lr": config.train.lr,
-        "configuration": config_dict(config),
+        "configuration": plain,
     }
     return Trained(config, bundle, run, cases, validation, numbers)
 
