@@ -72,7 +72,6 @@ def test_a_scorer_sees_what_its_model_sees(recipe: str) -> None:
     whole = load_config(path)
     scorer, model = load_config(path, scorer_changes(whole)), load_config(path, contenders_of(whole)[SCORED])
     assert scorer.data == model.data
-    assert scorer.model.downscale * scorer.data.downscale == 4
     assert scorer.forest is not None
     assert model.forest is not None
     assert scorer.forest.cell == model.forest.cell

@@ -10,7 +10,7 @@ LARGEST = 512
 GROWTH = 4
 """Leaves of the second look of refined contenders for every leaf of the first."""
 
-SHARE = 0.25
+SHARE = 1 / 6
 """Of the budget, which the scorer of ``SHF, scorer`` trains for; its model has the rest."""
 
 SCORED = "SHF, scorer"
@@ -61,11 +61,11 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
 
 
 def scorer_changes(recipe: RunConfig) -> tuple[str, ...]:
-    """Changes of a recipe for a scorer of its forests: on the same images, averaged to a quarter of what is stored."""
+    """Changes of a recipe for a scorer of its forests: on the same images, averaged by two."""
     return (
         "model.name=scorer",
         "model.stem=[16,32,48,64,64]",
-        f"model.downscale={max(4 // recipe.data.downscale, 1)}",
+        "model.downscale=2",
         "model.patch=8",
         "forest.cell=16",
         "train.batch=4",
