@@ -11,7 +11,7 @@ import torch
 from patchforest.models.config import ModelConfig
 from patchforest.models.refined import Refined, carry, refine
 from patchforest.nn.raster import ForestBatch
-from patchforest.nn.readout.output import TokenMask
+from patchforest.nn.readout.output import RasterMask, TokenMask
 from patchforest.train.losses import segmentation_loss
 from patchforest.tree.forest import build_forest
 from patchforest.values import Forest
@@ -140,3 +140,38 @@ def test_the_second_forest_grows_as_wanted(rng: np.random.Generator) -> None:
 def test_settings_that_cannot_work_are_refused(change: dict) -> None:
     with pytest.raises(ValueError, match=r"paint, token|depth"):
         Refined(replace(SMALL, **change))
+
+
+@pytest.mark.parametrize("readout", ["token", "paint"])
+def test_the_stem_looks_first_and_leaves_go_where_it_is_unsure(readout: str) -> None:
+    torch.manual_seed(0)
+    model = Refined(replace(SMALL, look="stem", readout=readout, norm="instance")).eval()
+    detail = np.ones((1, 16, 16), np.float32)
+    forest = ForestBatch.stack([build_forest(detail[0], shape=(128, 128), cell=8, root=64, budget=40)])
+    with torch.no_grad():
+        assert isinstance(model.look, torch.nn.Conv2d)
+        model.look.weight.zero_()
+        said = model.output(torch.rand(1, 3, 128, 128), forest)
+        assert isinstance(said.first, RasterMask)
+        assert tuple(said.first.logits.shape[2:]) == (32, 32)
+        assert said.forest.valid_BL.sum() in range(38, 41)
+    label = torch.zeros(1, 128, 128, dtype=torch.long)
+    label[:, 20:60, 30:90] = 1
+    loss = segmentation_loss(model.train().output(torch.rand(1, 3, 128, 128), forest), label)
+    loss.backward()
+    assert model.look.weight.grad is not None
+    assert float(model.look.weight.grad.abs().sum()) > 0
+
+
+def test_a_raster_that_is_mixed_in_one_corner_gets_its_leaves_there() -> None:
+    forest = ForestBatch.stack(
+        [build_forest(np.ones((16, 16), np.float32), shape=(128, 128), cell=8, root=64, budget=40)]
+    )
+    logits = torch.full((1, 1, 32, 32), -20.0)
+    logits[..., :8:2, :8:2] = 20.0
+    found = refine(RasterMask(logits, 4), 8, forest=forest)
+    size = found.size_BL[found.valid_BL]
+    first = found.origin_BLn[found.valid_BL]
+    fine = first[size == 8]
+    assert len(fine) > 0
+    assert int(fine.max()) < 64

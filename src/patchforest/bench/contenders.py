@@ -17,6 +17,7 @@ SCORED = "SHF, scorer"
 RATE_OF = {
     SCORED: "SHF",
     "SHF, refined": "SHF",
+    "SHF, refined by stem": "SHF",
     "APF-UNETR, refined": "APF-UNETR",
     "U-Net 1x": "U-Net 4x",
     "U-Net 2x": "U-Net 4x",
@@ -56,6 +57,13 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
         "SHF": (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
         SCORED: (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
         "SHF, refined": (*shf, *twice, "model.readout=token", f"forest.budget={max(2 * budget // GROWTH, 1)}"),
+        "SHF, refined by stem": (
+            *shf,
+            "model.name=refined",
+            "model.look=stem",
+            "model.readout=token",
+            f"forest.budget={2 * budget}",
+        ),
         "APF-UNETR, refined": (*vit, *twice, f"forest.budget={max(budget // GROWTH, 1)}"),
     }
 

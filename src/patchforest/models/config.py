@@ -35,6 +35,8 @@ class ModelConfig:
     embedding : ``place`` (of a leaf in the image), ``window`` (in what the network sees of it; better where few images
         or volumes teach) or the papers' ``index``.
     max_tokens : length of the ``index`` embedding.
+    growth, look : of ``refined``: leaves of the second look for every one of the first; who looks first: ``leaves``
+        (half of the blocks, at a first forest) or ``stem`` (the convolutions).
     features : width of the UNETR decoder, of the stem of ``transunet``, feature size of ``swin_unetr``.
     image_branch : UNETR's full-resolution image branch.
     downscale : of ``unet`` and ``scorer``: it sees the image area-averaged by this factor.
@@ -68,6 +70,7 @@ class ModelConfig:
     embedding: str = "place"
     max_tokens: int = 4096
     growth: int = 1
+    look: str = "leaves"
     features: int = 16
     image_branch: bool = True
     downscale: int = 1

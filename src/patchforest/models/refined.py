@@ -20,18 +20,21 @@ from patchforest.models.trunk import Trunk
 from patchforest.nn.encoder import Encoder
 from patchforest.nn.forest import build_forest_batch
 from patchforest.nn.raster import ForestBatch, paint_batch, paint_features
-from patchforest.nn.readout.output import Staged, TokenMask
+from patchforest.nn.readout.output import RasterMask, Staged, TokenMask, start_with_background
 from patchforest.nn.readout.paint import PaintReadout
 from patchforest.nn.readout.token import TokenReadout
 
 READOUTS = ("paint", "token")
+LOOKS = ("leaves", "stem")
 
 
 class Refined(nn.Module):
     """Dense segmentation by two looks; ``forward`` gives logits (B, K, H, W), ``output`` those of both looks.
 
-    ``config.readout`` says how the second look answers: ``paint`` as APF-UNETR, ``token`` as SHF. The first answers by
-    p × p logits a leaf and is trained beside it; no gradient flows through the choice of leaves.
+    ``config.readout`` says how the second look answers: ``paint`` as APF-UNETR, ``token`` as SHF. The first is trained
+    beside it; no gradient flows through the choice of leaves. With ``config.look`` ``leaves`` it is that of half of the
+    blocks, and answers by p × p logits a leaf; with ``stem`` the convolutions look first, at every cell of their last
+    stride, and all blocks read the second forest.
     """
 
     needs_forest = True
@@ -41,10 +44,11 @@ class Refined(nn.Module):
         c = config
         if c.readout not in READOUTS:
             raise ValueError(f"readout of refined must be one of {', '.join(READOUTS)}; got {c.readout!r}")
-        if c.depth < 2:
-            raise ValueError(f"two looks need a depth of at least 2; got {c.depth}")
-        self.trunk, self.blocks_first, self.growth = Trunk(c), c.depth // 2, c.growth
-        self.look = TokenReadout(c.width, c.classes, c.patch, hidden=c.width)
+        if c.look not in LOOKS:
+            raise ValueError(f"look of refined must be one of {', '.join(LOOKS)}; got {c.look!r}")
+        self.trunk, self.growth = Trunk(c), c.growth
+        self.blocks_first = c.depth // 2 if c.look == "leaves" else 0
+        self.look = self._first_look(c)
         self.paint: PaintReadout | None = None
         self.token: TokenReadout | None = None
         if c.readout == "paint":
@@ -54,11 +58,27 @@ class Refined(nn.Module):
             self.q = c.q or 2 * c.patch
             self.token = TokenReadout(c.width, c.classes, self.q)
 
+    def _first_look(self, c: ModelConfig) -> TokenReadout | nn.Conv2d:
+        if c.look == "leaves":
+            if c.depth < 2:
+                raise ValueError(f"two looks at leaves need a depth of at least 2; got {c.depth}")
+            return TokenReadout(c.width, c.classes, c.patch, hidden=c.width)
+        if not c.stem:
+            raise ValueError("a first look by the stem needs one; got stem ()")
+        look = nn.Conv2d(c.stem[-1], c.classes, 1)
+        start_with_background(look, c.classes)
+        return look
+
     def output(self, image_BCHW: Tensor, forest: ForestBatch) -> Staged:
         """Logits of both looks, before painting, for the loss."""
         trunk, encoder = self.trunk, self.trunk.encoder
         assert isinstance(encoder, Encoder)
         image, rasters = trunk.see(image_BCHW)
+        if isinstance(self.look, nn.Conv2d):
+            seen = RasterMask(self.look(rasters[-1]), trunk.stem_stride)
+            second = refine(seen, self.q, growth=self.growth, forest=forest)
+            states = encoder.norm(encoder.part(trunk.tokens(image, rasters, second), second.valid_BL, 0))
+            return Staged(self._answer(states, second, rasters), seen, second)
         states = encoder.part(trunk.tokens(image, rasters, forest), forest.valid_BL, 0, self.blocks_first)
         first = self.look(states, forest)
         second = refine(first, self.q, growth=self.growth)
@@ -66,17 +86,20 @@ class Refined(nn.Module):
         fresh = trunk.tokens(image, rasters, second)
         states = carried + fresh * ~stays[..., None]
         states = encoder.norm(encoder.part(states, second.valid_BL, self.blocks_first))
+        return Staged(self._answer(states, second, rasters), first, second)
+
+    def _answer(self, states: Tensor, forest: ForestBatch, rasters: list[Tensor]) -> TokenMask | RasterMask:
         if self.paint is not None:
-            return Staged(self.paint(states, second, rasters), first, second)
+            return self.paint(states, forest, rasters)
         assert self.token is not None
-        return Staged(self.token(states, second), first, second)
+        return self.token(states, forest)
 
     def forward(self, image_BCHW: Tensor, forest: ForestBatch) -> Tensor:
         return self.output(image_BCHW, forest).raster(forest.shape)
 
 
 @torch.no_grad()
-def refine(first: TokenMask, q: int, *, growth: int = 1) -> ForestBatch:
+def refine(first: TokenMask | RasterMask, q: int, *, growth: int = 1, forest: ForestBatch | None = None) -> ForestBatch:
     """The forests of ``growth`` times as many leaves that are small where a first answer is mixed or unsure.
 
     A node's score is what a leaf there may get wrong: the probability that its cells are not what they most likely
@@ -85,13 +108,19 @@ def refine(first: TokenMask, q: int, *, growth: int = 1) -> ForestBatch:
     cells in place of blocks).
 
     Half of the score is how many leaves the first forest has there: a first answer that misses a small lesion must not
-    take the leaves from where the image has detail.
+    take the leaves from where the image has detail. ``forest``: the first one, where a raster answers.
     """
-    forest = first.forest
+    if isinstance(first, TokenMask):
+        forest = first.forest
+    assert forest is not None
     logits = first.logits.float()
-    probability = logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
+    axis = 2 if isinstance(first, TokenMask) else 1
+    probability = logits.sigmoid() if logits.shape[axis] == 1 else logits.softmax(axis)
     with torch.autocast(logits.device.type, enabled=False):
-        mean_BKhw = paint_batch(probability, forest.at_stride(forest.cell), "nearest")
+        if isinstance(first, TokenMask):
+            mean_BKhw = paint_batch(probability, forest.at_stride(forest.cell), "nearest")
+        else:
+            mean_BKhw = F.avg_pool2d(probability, forest.cell // first.stride, ceil_mode=True, count_include_pad=False)
     likeliest_Bhw = mean_BKhw.amax(1)
     if mean_BKhw.shape[1] == 1:
         likeliest_Bhw = likeliest_Bhw.maximum(1 - likeliest_Bhw)
