@@ -214,9 +214,10 @@ def test_windows_of_flat_ground_are_not_warned_of(recwarn: pytest.WarningsRecord
     assert any(issubclass(w.category, FlatGround) for w in recwarn.list)
 
 
-def test_of_two_looks_the_last_forest_is_shown_and_the_leaves_of_both_count() -> None:
+@pytest.mark.parametrize("look", ["leaves", "stem"])
+def test_of_two_looks_the_last_forest_is_shown_and_all_leaves_that_were_read_count(look: str) -> None:
     config = ModelConfig(
-        name="refined", readout="token", growth=4, width=16, depth=2, heads=2, patch=4, cell=8, stem=(4,)
+        name="refined", look=look, readout="token", growth=4, width=16, depth=2, heads=2, patch=4, cell=8, stem=(4,)
     )
     policy = ForestPolicy(criterion="gradient", budget=16, window=128)
     spec = ModelSpec(config, policy, ("background", "thing"), window=128)
@@ -225,4 +226,5 @@ def test_of_two_looks_the_last_forest_is_shown_and_the_leaves_of_both_count() ->
     prediction = predict(bundle, image)
     assert prediction.forest is not None
     assert 61 <= len(prediction.forest) <= 64
-    assert 16 - 3 <= prediction.tokens - len(prediction.forest) <= 16
+    first = prediction.tokens - len(prediction.forest)
+    assert 16 - 3 <= first <= 16 if look == "leaves" else first == 0

@@ -263,9 +263,9 @@ def _forward(bundle: Bundle, image: Array, place: tuple[int, ...], tree: int) ->
     pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].to(device)
     logits, read = _ask(bundle.network, pixels, batch)
     tokens = 0 if forest is None else len(forest)
-    if read is not batch and read is not None:
+    if isinstance(bundle.network, Refined) and read is not None:
         forest = read.unstack()[0]
-        tokens += len(forest)
+        tokens = len(forest) + tokens * bundle.network.reads_first
     values = logits.sigmoid() if len(logits) == 1 else logits.softmax(0)
     return values.cpu().numpy(), forest, tokens
 

@@ -58,6 +58,11 @@ class Refined(nn.Module):
             self.q = c.q or 2 * c.patch
             self.token = TokenReadout(c.width, c.classes, self.q)
 
+    @property
+    def reads_first(self) -> bool:
+        """Whether the encoder reads the first forest too."""
+        return self.blocks_first > 0
+
     def _first_look(self, c: ModelConfig) -> TokenReadout | nn.Conv2d:
         if c.look == "leaves":
             if c.depth < 2:
