@@ -90,7 +90,7 @@ def test_dense_models_see_values_against_their_surroundings_where_told_to(name: 
     if name == "swin_unetr":
         pytest.importorskip("monai")
     settings = ModelConfig(
-        name=name, width=8, depth=2, heads=2, stem=(4, 6), patch=4, features=12, window=(64, 64), surround=16
+        name=name, width=8, depth=2, heads=2, stem=(4, 8), patch=4, features=12, window=(64, 64), surround=16
     )
     model, image = build_model(settings).eval(), torch.full((1, 3, 64, 64), 0.3)
     told = (image, _forest(64)) if model.needs_forest else (image,)
@@ -128,3 +128,15 @@ def test_norms_that_there_are_not_are_refused() -> None:
 def _forest(side: int, *, batch: int = 1) -> ForestBatch:
     detail = np.ones((side // 8, side // 8), np.float32)
     return ForestBatch.stack([build_forest(detail, shape=(side, side), cell=8, root=32, budget=16)] * batch)
+
+
+@pytest.mark.parametrize(("wrong", "told"), [
+    ({"name": "vit", "surround": 16}, "no effect on vit; set it to 0"),
+    ({"name": "shf", "stem": (), "surround": 16}, "no effect on shf without a stem"),
+    ({"name": "shf", "spatial": 3, "surround": 16, "patch": 4, "q": 4}, "no effect on shf of volumes"),
+    ({"name": "unetr", "norm": "instanse"}, "norm must be one of batch, instance"),
+    ({"look": "nowhere"}, "look must be one of leaves, stem"),
+])  # fmt: skip
+def test_settings_that_would_have_no_effect_are_refused(wrong: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        build_model(ModelConfig(**{"window": (64, 64), **wrong}))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from patchforest.nn.embed import PatchEmbed, Stem, place_feature_count, place_features
+from patchforest.nn.embed import ConvNormAct, PatchEmbed, Stem, place_feature_count, place_features
 from patchforest.nn.raster import ForestBatch
 from tests.forests import random_forest
 
@@ -86,3 +86,19 @@ def test_leaves_of_a_volume_are_told_apart_and_know_their_window(rng: np.random.
 def test_stem_of_volumes(shape: tuple[int, int, int]) -> None:
     rasters = Stem(1, (4, 8), spatial=3).eval()(torch.rand(2, 1, *shape))
     assert [tuple(r.shape[1:]) for r in rasters] == [(w, *(-(-n // s) for n in shape)) for w, s in ((4, 2), (8, 4))]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_instance_norm_of_one_pixel_leaves_its_bias_alone(batch: int) -> None:
+    layer = ConvNormAct(3, 4, norm="instance")
+    norm = layer[1]
+    assert isinstance(norm, torch.nn.InstanceNorm2d)
+    with torch.no_grad():
+        norm.bias.copy_(torch.tensor([-1.0, 2.0, -3.0, 4.0]))
+    before = norm.bias.detach().clone()
+    x = torch.rand(batch, 3, 1, 1)
+    with torch.no_grad():
+        assert torch.equal(layer(x), before.clamp(min=0)[None, :, None, None].expand(batch, -1, 1, 1))
+    layer(x).sum().backward()
+    assert torch.equal(norm.bias, before)
+    assert norm.bias.grad is not None

@@ -55,13 +55,16 @@ class Contender:
 
     def to_json(self) -> str:
         """One line; ``from_json`` is the inverse."""
-        return json.dumps(asdict(self), sort_keys=True)
+        told = asdict(self)
+        if not self.scorer:
+            del told["scorer"]
+        return json.dumps(told, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Contender:
         """The contender that ``to_json`` wrote."""
         raw: dict[str, Any] = json.loads(text)
-        return cls(**{**raw, **{name: tuple(raw[name]) for name in ("changes", "scorer")}})
+        return cls(**{**raw, **{name: tuple(raw.get(name, ())) for name in ("changes", "scorer")}})
 
 
 def _plain(name: str) -> str:

@@ -34,7 +34,7 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
     The recipe itself is the adaptive contender, APF-UNETR. Models on pixels see the window of the recipe at its
     down-scaling, U-Nets also at others. SHF, whose mask comes from its tokens alone and whose step is the cheapest, has
     twice as many of them, none shorter than its 16 × 16 answers. Refined ones look twice, at a quarter of their tokens
-    first. ``SHF, scorer`` is SHF on the forests of a scorer, see ``scorer_changes``. ``full`` gives all of them the
+    first. ``SHF, scorer`` is SHF on the forests of a scorer, see ``SCORER``. ``full`` gives all of them the
     sizes of their papers.
     """
     side = equal_side(recipe)
@@ -55,7 +55,7 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
         "APF-UNETR": vit,
         "APF-UNETR, uniform grid": (*vit, f"forest.uniform={side}"),
         "SHF": (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
-        SCORED: (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
+        SCORED: (*shf, "model.name=shf", f"forest.budget={2 * budget}"),  # and SCORER, see bench.quality
         "SHF, refined": (*shf, *twice, "model.readout=token", f"forest.budget={max(2 * budget // GROWTH, 1)}"),
         "SHF, refined by stem": (
             *shf,
@@ -68,17 +68,18 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
     }
 
 
-def scorer_changes(recipe: RunConfig) -> tuple[str, ...]:
-    """Changes of a recipe for a scorer of its forests: on the same images, averaged by two."""
-    return (
-        "model.name=scorer",
-        "model.stem=[16,32,48,64,64]",
-        "model.downscale=2",
-        "model.patch=8",
-        "forest.cell=16",
-        "train.batch=4",
-        "augment.affine=0.5",
-    )
+SCORER = (
+    "model.name=scorer",
+    "model.stem=[16,32,48,64,64]",
+    "model.downscale=2",
+    "model.surround=16",
+    "model.norm=batch",
+    "model.patch=8",
+    "forest.cell=16",
+    "train.batch=4",
+    "augment.affine=0.5",
+)
+"""Changes of a recipe for the scorer of ``SHF, scorer``: on the same images, averaged by two."""
 
 
 def equal_side(recipe: RunConfig) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from patchforest.bench.contender import Contender
-from patchforest.bench.contenders import GROWTH, RATE_OF, SCORED, SHARE, contenders_of, scorer_changes
+from patchforest.bench.contenders import GROWTH, RATE_OF, SCORED, SCORER, SHARE, contenders_of
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable, mean_of, mean_sd
 from patchforest.bench.plot import dot_chart
@@ -41,7 +41,7 @@ def plan(settings: Settings) -> list[Contender]:
             ),
             seed,
             settings,
-            scorer=scorer(settings, name) if model == SCORED else (),
+            scorer=(*SCORER, settings.budget(MINUTES, share=SHARE), *LAST) if model == SCORED else (),
         )
         for seed in settings.seeds
         for name in settings.sets
@@ -59,21 +59,16 @@ def rate(settings: Settings, name: str, model: str) -> tuple[str, ...]:
     return tuned(settings, name, model) or tuned(settings, name, RATE_OF.get(model, model))
 
 
-def scorer(settings: Settings, name: str) -> tuple[str, ...]:
-    """Changes of a recipe for the scorer whose forests ``SHF, scorer`` reads, which has a share of the budget."""
-    recipe = load_config(settings.recipe(name), settings.changes)
-    return (*scorer_changes(recipe), settings.budget(MINUTES, share=SHARE), *LAST)
-
-
 def note(rows: Sequence[Row], settings: Settings) -> Note:
     """A table and a picture for every set."""
     budget = settings.budget(MINUTES).removeprefix("train.max_").replace("=", ": ").replace("_", " ")
     lines = (
         f"Every contender trains for the same budget ({budget}; data pipeline and forests count, validation does not) "
-        "from one recipe a set, whose window, batch and augmentation were chosen for APF-UNETR; each changes "
-        "its model, and U-Nets scale and window too. Width and batch of U-Nets are not tuned.",
+        "from one recipe a set, whose window, batch, norm, surroundings and augmentation were chosen for APF-UNETR; "
+        "each changes its model, and U-Nets scale and window too. Width and batch of U-Nets are not tuned.",
         "The uniform grid has as many tokens as APF-UNETR, or the next fewer. SHF has twice as many, of leaves from 16 "
-        f"pixels on. Refined ones look first at a quarter of their tokens, and then at {GROWTH} leaves for each. "
+        f"pixels on. Refined ones look first at a quarter of their tokens, and then at {GROWTH} leaves for each; "
+        "refined by stem: half of the leaves lie where a first answer of the convolutions is unsure. "
         f"{SCORED}: {SHARE:.0%} of the budget trains a scorer, which cuts the forests of an SHF that has the rest.",
         "Full-size masks of the last weights: nothing was chosen on the validation images. Dice: mean ± sd over seeds "
         "of the mean over images and classes. Boundary F: at 2 pixels. Ceiling: best Dice that forest and output grid "
@@ -100,20 +95,33 @@ def by_contender(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def rates_of(rows: Sequence[Row], settings: Settings, same: Mapping[str, str] | None = None) -> str:
-    """Where learning rates of rows come from; ``same``: contenders that take the rate of another."""
+    """Where learning rates of rows come from; ``same``: contenders that take the rate of another if not tuned."""
     rates = read_rates(settings.out)
     known = {f"{r.contender.set}, {r.contender.name}": r.contender for r in rows}
-    without = [n for n, c in known.items() if (same or {}).get(c.name, c.name) not in rates.get(c.set, {})]
+    without, taken = [], {}
+    for title, c in known.items():
+        tried, other = rates.get(c.set, {}), (same or {}).get(c.name, c.name)
+        if c.name not in tried:
+            without += [title] if other not in tried else []
+            taken |= {c.name: other} if other in tried else {}
     if len(without) == len(known):
         return "Learning rates: the recipe's for all, not tuned."
+    others = "".join(f" {name} has that of {other}." for name, other in taken.items())
     rest = f" These are not, and have the recipe's: {'; '.join(without)}." if without else ""
-    return f"Learning rates: tuned, see learning_rates.json.{rest}"
+    return f"Learning rates: tuned, see learning_rates.json.{others}{rest}"
 
 
 def plain(row: Row) -> dict[str, Any]:
     """A row for the JSON file, without the places of one machine."""
     c = row.contender
-    return {"set": c.set, "contender": c.name, "seed": c.seed, "changes": list(c.changes), **row.result}
+    return {
+        "set": c.set,
+        "contender": c.name,
+        "seed": c.seed,
+        "changes": list(c.changes),
+        "scorer": list(c.scorer),
+        **row.result,
+    }
 
 
 def _table(name: str, rows: Sequence[Row]) -> NoteTable:
@@ -147,7 +155,8 @@ def _chart(name: str, rows: Sequence[Row]) -> str:
 
 
 def _tune(settings: Settings, tell: Callable[[str], None]) -> None:
-    tune("quality", [Entry(n, n, m, c) for n in settings.sets for m, c in entries(settings, n).items()], settings, tell)
+    every = [Entry(n, n, m, c) for n in settings.sets for m, c in entries(settings, n).items() if m != SCORED]
+    tune("quality", every, settings, tell)
 
 
 KIND = Kind(

@@ -23,7 +23,7 @@ class Ratio:
     label, name, seed : of set and contender.
     seconds : of training to the baseline's best Dice; None where it was not reached.
     time : the baseline's seconds to it, over these. Where it was not reached, over all seconds of the contender's
-        training: an upper bound. None where the baseline was never validated.
+        training but no more than 1: an upper bound that is no gain. None where the baseline was never validated.
     training, prediction, tokens : seconds an image, and tokens.
     counts : the baseline learned more than to call everything foreground, as far as that can be said.
     """
@@ -63,7 +63,6 @@ def ratios_of(rows: Sequence[Row], baseline: str, *, same: Sequence[str] = ()) -
             continue
         best, floor = best_of(base.result["curve"]), base.result["all_foreground"]
         own, other = time_to(row.result["curve"], best), _earliest(rows, base, same, best)
-        spent = row.result["train_seconds"] if own is None else own
         training, prediction, tokens = (base.result[k] / row.result[k] for k in ("training", "prediction", "tokens"))
         found.append(
             Ratio(
@@ -71,7 +70,7 @@ def ratios_of(rows: Sequence[Row], baseline: str, *, same: Sequence[str] = ()) -
                 name=row.contender.name,
                 seed=row.contender.seed,
                 seconds=own,
-                time=None if other is None else max(other, RESOLUTION) / max(spent, RESOLUTION),
+                time=None if other is None else _times_less(other, own, row.result["train_seconds"]),
                 training=training,
                 prediction=prediction,
                 tokens=tokens,
@@ -79,6 +78,11 @@ def ratios_of(rows: Sequence[Row], baseline: str, *, same: Sequence[str] = ()) -
             )
         )
     return found
+
+
+def _times_less(other: float, own: float | None, spent: float) -> float:
+    ratio = max(other, RESOLUTION) / max(spent if own is None else own, RESOLUTION)
+    return min(ratio, 1.0) if own is None else ratio
 
 
 def _earliest(rows: Sequence[Row], base: Row, same: Sequence[str], dice: float) -> float | None:

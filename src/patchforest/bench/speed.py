@@ -145,9 +145,8 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "sooner.",
         "Ratios: how many times less than the uniform model, geometric means over seeds and then over rows. A model "
         "that was never there counts with an upper bound, the uniform model's time over all that it was trained "
-        "itself; every mean with a bound in it is one, and marked <. Bounds of models that trained for a share of the "
-        "time may lie above 1 and are no gain. Rows whose uniform model did no better than calling everything "
-        "foreground do not count for time to Dice.",
+        "itself, but no more than 1: it saves nothing. Every mean with a bound in it is marked <. Rows whose uniform "
+        "model did no better than calling everything foreground do not count for time to Dice.",
         rates_of(rows, settings, RATE_OF),
     )
     return Note(
@@ -241,7 +240,7 @@ def _ratio_table(labels: Sequence[str], ratios: Sequence[Ratio]) -> NoteTable:
             means = [[r.training for r in mine], [r.prediction for r in mine], [r.tokens for r in mine]]
             for place, values in zip(every, [times, *means]):
                 place += [geometric_mean(values)] if values else []
-            how = f"{reached} of {len(mine)} seeds" if reached else "not reached"
+            how = f"{reached} of {len(times)} seeds" if reached else "not reached"
             text = f"{_times(times, reached < len(times))} ({how})" if times else "the uniform model learned nothing"
             lines.append((label, name, text, *(_times(m) for m in means)))
         rows = f"{bounds} of {len(every[0])} rows a bound" if bounds else f"{len(every[0])} rows"

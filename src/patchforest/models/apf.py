@@ -37,10 +37,10 @@ class APFUNETR(nn.Module):
             self.paint = PaintReadout(c.width, c.classes, c.stem, sub=self.trunk.sub, stride=c.stride, norm=c.norm)
         elif c.readout == "raster":
             self.unetr = RasterReadout(
-                c.width, c.channels, c.classes, c.features, cell=c.cell, image_branch=c.image_branch
+                c.width, c.channels, c.classes, c.features, cell=c.cell, image_branch=c.image_branch, norm=c.norm
             )
         else:
-            self.unetr = PseudoReadout(c.width, c.channels, c.classes, c.features)
+            self.unetr = PseudoReadout(c.width, c.channels, c.classes, c.features, norm=c.norm)
 
     def output(self, image_BCHW: Tensor, forest: ForestBatch) -> DenseOutput:
         """Logits before painting, for the loss."""

@@ -11,7 +11,7 @@ from patchforest.models.apf import APFUNETR, APFViT
 from patchforest.models.backbone import resolve_backbone
 from patchforest.models.config import ModelConfig
 from patchforest.models.hipt import HIPT
-from patchforest.models.refined import Refined
+from patchforest.models.refined import LOOKS, Refined
 from patchforest.models.scorer import Scorer
 from patchforest.models.shf import SHF
 from patchforest.models.swin_unetr import SwinUNETR
@@ -19,6 +19,7 @@ from patchforest.models.transunet import TransUNet
 from patchforest.models.unet import UNet
 from patchforest.models.unetr import UNETR
 from patchforest.models.vit import ViT
+from patchforest.nn.embed import check_norm
 
 MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
     "apf_unetr": APFUNETR,
@@ -57,13 +58,25 @@ def build_model(config: ModelConfig) -> nn.Module:
             f"spatial must be 2, or 3 for volumes with the models {', '.join(VOLUMETRIC)}; "
             f"got {config.spatial} for {config.name}"
         )
-    if config.surround < 0 or config.surround == 1:
-        raise ValueError(f"surround must be a side in pixels from 2 on, or 0; got {config.surround}")
+    if config.look not in LOOKS:
+        raise ValueError(f"look must be one of {', '.join(LOOKS)}; got {config.look!r}")
+    check_norm(config.norm, config.spatial)
+    _check_surround(config)
     if config.window is not None and not _is_shape(config.window):
         raise ValueError(f"window must be (height, width) in pixels from 1 on; got {config.window}")
     if getattr(MODELS[config.name], "needs_forest", True):
         _check_sides(config)
     return MODELS[config.name](config)
+
+
+def _check_surround(config: ModelConfig) -> None:
+    if config.surround < 0 or config.surround == 1:
+        raise ValueError(f"surround must be a side in pixels from 2 on, or 0; got {config.surround}")
+    blind = config.spatial == 3 or config.name in ("vit", "hipt")
+    stemless = getattr(MODELS[config.name], "needs_forest", True) and not config.stem
+    if config.surround and (blind or stemless):
+        who = f"{config.name} of volumes" if config.spatial == 3 else f"{config.name} without a stem" * stemless
+        raise ValueError(f"surround has no effect on {who or config.name}; set it to 0")
 
 
 def gives_classes(model: object) -> bool:

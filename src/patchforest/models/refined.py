@@ -44,8 +44,6 @@ class Refined(nn.Module):
         c = config
         if c.readout not in READOUTS:
             raise ValueError(f"readout of refined must be one of {', '.join(READOUTS)}; got {c.readout!r}")
-        if c.look not in LOOKS:
-            raise ValueError(f"look of refined must be one of {', '.join(LOOKS)}; got {c.look!r}")
         self.trunk, self.growth = Trunk(c), c.growth
         self.blocks_first = c.depth // 2 if c.look == "leaves" else 0
         self.look = self._first_look(c)

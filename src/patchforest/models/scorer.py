@@ -33,15 +33,11 @@ class WrongShares:
     stride: int
 
 
-SURROUND = 16
-"""Side in averaged pixels of the surroundings that a pixel is compared with."""
-
-
 class Scorer(nn.Module):
     """A U of 3 × 3 convolutions on the image averaged by ``config.downscale``: widths ``config.stem``, two convolutions
     at each of the strides 2, 4, ..., and back up to stride 4 by sums.
 
-    It sees every value twice, as it is and against the mean around it.
+    ``config.surround`` is in averaged pixels: what is worth small leaves is often faint beside light and stain.
 
     ``output`` gives logits for the loss, ``forward`` the shares, at stride 4 · downscale.
     """
@@ -56,14 +52,14 @@ class Scorer(nn.Module):
         if config.downscale < 1 or config.downscale & (config.downscale - 1):
             raise ValueError(f"the downscale of a scorer is a power of two, e.g. 4; got {config.downscale}")
         widths = config.stem
-        self.downscale = config.downscale
+        self.downscale, self.surround = config.downscale, config.surround
         self.down = nn.ModuleList(
-            nn.Sequential(ConvNormAct(a, b, stride=2), ConvNormAct(b, b))
-            for a, b in zip((seen_channels(config.channels, SURROUND), *widths), widths)
+            nn.Sequential(ConvNormAct(a, b, stride=2, norm=config.norm), ConvNormAct(b, b, norm=config.norm))
+            for a, b in zip((seen_channels(config.channels, config.surround), *widths), widths)
         )
         pairs = list(zip(widths[2:], widths[1:]))[::-1]
         self.up = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in pairs)
-        self.fuse = nn.ModuleList(ConvNormAct(b, b) for _, b in pairs)
+        self.fuse = nn.ModuleList(ConvNormAct(b, b, norm=config.norm) for _, b in pairs)
         self.head = nn.Conv2d(widths[1], len(BLOCKS), 1)
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, -4.0)  # most squares are painted right
@@ -83,7 +79,7 @@ class Scorer(nn.Module):
 
     def logits(self, small_BCHW: Tensor) -> Tensor:
         """Logits of an image that was averaged by ``downscale`` before."""
-        x = see(small_BCHW, SURROUND).contiguous(memory_format=torch.channels_last)
+        x = see(small_BCHW, self.surround).contiguous(memory_format=torch.channels_last)
         levels = []
         for stage in self.down:
             x = stage(x)

@@ -153,7 +153,7 @@ class _InstanceNorm(nn.InstanceNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] * x.shape[3] > 1:
             return super().forward(x)
-        return self.bias[None, :, None, None].expand_as(x).to(x.dtype)
+        return x * 0 + self.bias[None, :, None, None].to(x.dtype)
 
 
 NORMS: dict[tuple[str, int], Callable[[int], nn.Module]] = {
@@ -164,11 +164,16 @@ NORMS: dict[tuple[str, int], Callable[[int], nn.Module]] = {
 """By name and number of spatial axes."""
 
 
-def _conv_norm(
-    channels_in: int, channels_out: int, stride: int, spatial: int, norm: str, side: int = 3
-) -> tuple[nn.Module, nn.Module]:
+def check_norm(norm: str, spatial: int) -> None:
+    """ValueError for a norm that there is not for so many spatial axes."""
     if (norm, spatial) not in NORMS:
         known = ", ".join(name for name, axes in NORMS if axes == spatial)
         raise ValueError(f"norm must be one of {known} with {spatial} spatial axes; got {norm!r}")
+
+
+def _conv_norm(
+    channels_in: int, channels_out: int, stride: int, spatial: int, norm: str, side: int = 3
+) -> tuple[nn.Module, nn.Module]:
+    check_norm(norm, spatial)
     conv: Callable[..., nn.Module] = nn.Conv2d if spatial == 2 else nn.Conv3d
     return conv(channels_in, channels_out, side, stride, side // 2, bias=False), NORMS[norm, spatial](channels_out)

@@ -26,19 +26,28 @@ class UNETRDecoder(nn.Module):
     """
 
     def __init__(
-        self, channels: int, classes: int, features: int, *, token_stride: int, image_branch: bool = True
+        self,
+        channels: int,
+        classes: int,
+        features: int,
+        *,
+        token_stride: int,
+        image_branch: bool = True,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         widths = [features * 8, features * 4, features * 2, features]
         self.up, self.fuse = nn.ModuleList(), nn.ModuleList()
         for coarse, fine in pairwise(widths):
             self.up.append(nn.ConvTranspose2d(coarse, fine, 2, 2))
-            self.fuse.append(nn.Sequential(ConvNormAct(2 * fine, fine), ConvNormAct(fine, fine)))
+            self.fuse.append(nn.Sequential(ConvNormAct(2 * fine, fine, norm=norm), ConvNormAct(fine, fine, norm=norm)))
         self.stride = max(token_stride // 8, 1)
         self.branch = (
-            nn.Sequential(ConvNormAct(channels, features), ConvNormAct(features, features)) if image_branch else None
+            nn.Sequential(ConvNormAct(channels, features, norm=norm), ConvNormAct(features, features, norm=norm))
+            if image_branch
+            else None
         )
-        self.last = ConvNormAct(2 * features, features) if image_branch else None
+        self.last = ConvNormAct(2 * features, features, norm=norm) if image_branch else None
         self.head = nn.Conv2d(features, classes, 1)
         start_with_background(self.head, classes)
         self.widths = tuple(widths)
@@ -62,12 +71,20 @@ class RasterReadout(nn.Module):
     """UNETR on a forest, correctly registered for any number of leaves: taps painted at the decoder's strides."""
 
     def __init__(
-        self, width: int, channels: int, classes: int, features: int, *, cell: int, image_branch: bool = True
+        self,
+        width: int,
+        channels: int,
+        classes: int,
+        features: int,
+        *,
+        cell: int,
+        image_branch: bool = True,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         self.token_stride = max(cell, 8)
         self.decoder = UNETRDecoder(
-            channels, classes, features, token_stride=self.token_stride, image_branch=image_branch
+            channels, classes, features, token_stride=self.token_stride, image_branch=image_branch, norm=norm
         )
         self.project = nn.ModuleList(nn.Linear(width, w) for w in self.decoder.widths)
 
@@ -88,14 +105,16 @@ class PseudoReadout(nn.Module):
     padding is blank.
     """
 
-    def __init__(self, width: int, channels: int, classes: int, features: int) -> None:
+    def __init__(self, width: int, channels: int, classes: int, features: int, *, norm: str = "batch") -> None:
         super().__init__()
-        self.decoder = UNETRDecoder(channels, classes, features, token_stride=8, image_branch=False)
+        self.decoder = UNETRDecoder(channels, classes, features, token_stride=8, image_branch=False, norm=norm)
         self.project = nn.ModuleList(nn.Linear(width, w) for w in self.decoder.widths)
-        self.branch = nn.Sequential(ConvNormAct(channels, features), ConvNormAct(features, features))
+        self.branch = nn.Sequential(
+            ConvNormAct(channels, features, norm=norm), ConvNormAct(features, features, norm=norm)
+        )
         head = nn.Conv2d(features, classes, 1)
         start_with_background(head, classes)
-        self.last = nn.Sequential(ConvNormAct(2 * features, features), head)
+        self.last = nn.Sequential(ConvNormAct(2 * features, features, norm=norm), head)
         self.decoder.head = nn.Conv2d(features, features, 1)
 
     def forward(self, taps: list[Tensor], forest: ForestBatch, image: Tensor) -> RasterMask:
