@@ -98,7 +98,8 @@ def rates_of(rows: Sequence[Row], settings: Settings, same: Mapping[str, str] | 
     """Where learning rates of rows come from; ``same``: contenders that take the rate of another if not tuned."""
     rates = read_rates(settings.out)
     known = {f"{r.contender.set}, {r.contender.name}": r.contender for r in rows}
-    without, taken = [], {}
+    without: list[str] = []
+    taken: dict[str, str] = {}
     for title, c in known.items():
         tried, other = rates.get(c.set, {}), (same or {}).get(c.name, c.name)
         if c.name not in tried:
