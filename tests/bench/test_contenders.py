@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patchforest.bench.contenders import LARGEST, SCORED, SCORER, contenders_of, equal_side
+from patchforest.bench.contenders import LARGEST, SCORER, contenders_of, equal_side
 from patchforest.bench.quality import SETS
 from patchforest.train.config import load_config, parse_config
 from tests.bench.conftest import RECIPES
@@ -70,7 +70,7 @@ def test_u_nets_see_the_extent_of_the_recipe_up_to_a_limit() -> None:
 def test_a_scorer_sees_what_its_model_sees(recipe: str) -> None:
     path = RECIPES / f"{recipe}.yaml"
     whole = load_config(path)
-    scorer, model = load_config(path, SCORER), load_config(path, contenders_of(whole)[SCORED])
+    scorer, model = load_config(path, SCORER), load_config(path, contenders_of(whole)["SHF"])
     assert scorer.data == model.data
     assert scorer.forest is not None
     assert model.forest is not None

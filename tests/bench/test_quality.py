@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from patchforest.bench.contenders import contenders_of
 from patchforest.bench.kinds import work_of
-from patchforest.bench.quality import by_contender, note, plain, plan
+from patchforest.bench.quality import by_contender, entries, note, plain, plan
 from patchforest.bench.run import Row
 from patchforest.bench.settings import Settings
 from patchforest.io.atomic import write_json
+from patchforest.train.config import load_config
 from tests.bench.conftest import row
 from tests.cli.conftest import Run, run  # noqa: F401
 
@@ -98,3 +100,9 @@ def test_the_json_names_no_place_of_this_machine(settings: Settings) -> None:
     rows = [row("A", Dice=0.5, **RESULT)]
     assert "recipe" not in note(rows, settings).numbers[0]
     assert Path("data") not in note(rows, settings).numbers[0].values()
+
+
+def test_a_scorer_is_no_contender_where_none_is_trained(settings: Settings) -> None:
+    recipe = load_config(settings.recipe("discs"))
+    assert "SHF, scorer" not in contenders_of(recipe)
+    assert entries(settings, "discs")["SHF, scorer"] == contenders_of(recipe)["SHF"]

@@ -34,8 +34,7 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
     The recipe itself is the adaptive contender, APF-UNETR. Models on pixels see the window of the recipe at its
     down-scaling, U-Nets also at others. SHF, whose mask comes from its tokens alone and whose step is the cheapest, has
     twice as many of them, none shorter than its 16 × 16 answers. Refined ones look twice, at a quarter of their tokens
-    first. ``SHF, scorer`` is SHF on the forests of a scorer, see ``SCORER``. ``full`` gives all of them the
-    sizes of their papers.
+    first, or, by stem, with the convolutions alone. ``full`` gives all of them the sizes of their papers.
     """
     side = equal_side(recipe)
     assert recipe.forest is not None
@@ -55,7 +54,6 @@ def contenders_of(recipe: RunConfig, *, full: bool = False) -> dict[str, tuple[s
         "APF-UNETR": vit,
         "APF-UNETR, uniform grid": (*vit, f"forest.uniform={side}"),
         "SHF": (*shf, "model.name=shf", f"forest.budget={2 * budget}"),
-        SCORED: (*shf, "model.name=shf", f"forest.budget={2 * budget}"),  # and SCORER, see bench.quality
         "SHF, refined": (*shf, *twice, "model.readout=token", f"forest.budget={max(2 * budget // GROWTH, 1)}"),
         "SHF, refined by stem": (
             *shf,

@@ -50,8 +50,12 @@ def plan(settings: Settings) -> list[Contender]:
 
 
 def entries(settings: Settings, name: str) -> dict[str, tuple[str, ...]]:
-    """The contenders of a set that were asked for, each with its changes of the recipe."""
-    return picked(contenders_of(load_config(settings.recipe(name), settings.changes), full=settings.full), settings)
+    """The contenders of a set that were asked for, each with its changes of the recipe.
+
+    ``SHF, scorer`` is SHF; ``plan`` gives it the scorer that is trained first, which no other bench would.
+    """
+    known = contenders_of(load_config(settings.recipe(name), settings.changes), full=settings.full)
+    return picked({**known, SCORED: known["SHF"]}, settings)
 
 
 def rate(settings: Settings, name: str, model: str) -> tuple[str, ...]:

@@ -38,7 +38,10 @@ def contrast(image_BCHW: Tensor, side: int) -> Tensor:
 
 
 def surroundings(image_BCHW: Tensor, side: int) -> Tensor:
-    """(B, C, H, W) smooth means of the image over some three times ``side`` pixels around every pixel."""
+    """(B, C, H, W) smooth means of the image over some three times ``side`` pixels around every pixel.
+
+    At the edges of an image over those of them that lie inside.
+    """
     means = F.avg_pool2d(image_BCHW, side, ceil_mode=True, count_include_pad=False)
     means = F.avg_pool2d(means, 3, 1, 1, count_include_pad=False)
     wide = F.interpolate(means, scale_factor=float(side), mode="bilinear", align_corners=False)
