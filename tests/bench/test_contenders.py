@@ -76,3 +76,14 @@ def test_a_scorer_sees_what_its_model_sees(recipe: str) -> None:
     assert model.forest is not None
     assert scorer.forest.cell == model.forest.cell
     assert 2 * scorer.model.patch == 2 * model.model.patch == scorer.forest.cell
+
+
+def test_u_nets_see_pixels_against_surroundings_as_wide_in_the_image() -> None:
+    path = RECIPES / "hrf.yaml"
+    recipe = load_config(path)
+    assert recipe.model.surround
+    for name in ("U-Net 1x", "U-Net 2x", "U-Net 4x"):
+        config = load_config(path, contenders_of(recipe)[name])
+        assert config.model.surround * config.data.downscale == recipe.model.surround * recipe.data.downscale
+    plain = RECIPES / "glas.yaml"
+    assert load_config(plain, contenders_of(load_config(plain))["U-Net 4x"]).model.surround == 0

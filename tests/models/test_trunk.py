@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from patchforest.models.config import ModelConfig
+from patchforest.models.normalise import normalise, see
 from patchforest.models.trunk import PatchBatch, Trunk
 from patchforest.nn.raster import ForestBatch, gather_batch
 from tests.forests import random_forest
@@ -75,3 +76,14 @@ def test_padding_and_order_have_no_influence_on_volumes(rng: np.random.Generator
     alone = ForestBatch.stack([large])
     mixed = replace(alone, origin_BLn=alone.origin_BLn[:, order], size_BL=alone.size_BL[:, order])
     torch.testing.assert_close(trunk(volume[1:], mixed)[0][0], together[1, order], atol=1e-5, rtol=1e-4)
+
+
+def test_the_stem_sees_values_against_their_surroundings_and_leaves_see_values_alone() -> None:
+    trunk = Trunk(ModelConfig(width=16, depth=1, heads=2, stem=(4, 8), surround=16)).eval()
+    image = torch.rand(1, 3, 48, 64)
+    with torch.no_grad():
+        seen, rasters = trunk.see(image)
+        assert trunk.stem is not None
+        expected = trunk.stem(see(image, 16).contiguous(memory_format=torch.channels_last))
+    assert torch.equal(seen, normalise(image))
+    assert all(torch.equal(a, b) for a, b in zip(rasters, expected, strict=True))
