@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from patchforest.errors import InputError
+from patchforest.infer.options import PredictOptions
 from patchforest.report.evaluation import CASE_HEADER, CLASS_HEADER, case_rows, class_rows, cost_line, evaluate_run
 from patchforest.train.evaluate import CaseScore, Evaluation
 from patchforest.train.metrics import ClassScore
@@ -74,7 +75,7 @@ def test_a_list_a_window_and_no_report(tiny_run: Path, pairs: Path, tmp_path: Pa
         split=tmp_path / "list.txt",
         report=False,
         tell=told.append,
-        options={"window": 32},
+        options=PredictOptions(window=32),
     )
     assert [case.id for case in result.cases] == ["c", "a"]
     learned = len({"c", "a"} & set(json.loads((tiny_run / "split.json").read_text())["train"]))
@@ -90,7 +91,13 @@ def test_a_list_a_window_and_no_report(tiny_run: Path, pairs: Path, tmp_path: Pa
 def test_a_part_of_the_run_by_its_name(tiny_run: Path, pairs: Path, tmp_path: Path, part: str) -> None:
     told: list[str] = []
     result = evaluate_run(
-        tiny_run, pairs, tmp_path / "out", split=Path(part), report=False, tell=told.append, options={"window": 32}
+        tiny_run,
+        pairs,
+        tmp_path / "out",
+        split=Path(part),
+        report=False,
+        tell=told.append,
+        options=PredictOptions(window=32),
     )
     assert [case.id for case in result.cases] == json.loads((tiny_run / "split.json").read_text())[part]
     assert any("were in training" in line for line in told) == (part == "train")

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from patchforest.data.layout import find_cases
 from patchforest.data.load import load_case
-from patchforest.infer.predict import predict
+from patchforest.infer.predict import Prediction, predict
 from patchforest.train import metrics
 from patchforest.train.evaluate import evaluate
 from tests.infer.fakes import Bright, fake
@@ -80,6 +81,23 @@ def test_a_trained_run_with_options(finished: Path, data: Path, tmp_path: Path) 
     result = evaluate(finished, find_cases(data).cases[:2], tmp_path, trees=2, window=32)
     assert all(c.tokens > 2 * 16 for c in result.cases)
     assert all(c.ceiling is not None and c.ceiling >= c.dice - 0.02 for c in result.cases)
+
+
+def test_every_option_reaches_the_prediction(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, asked = [], {"trees": 2, "flips": True, "window": 40, "precision": "bf16", "tissue": False}
+
+    def recorded(*given: Any, **options: Any) -> Prediction:
+        seen.append(options)
+        return predict(*given, **options)
+
+    monkeypatch.setattr("patchforest.train.scoring.predict", recorded)
+    evaluate(fake(Bright()), find_cases(data).cases[:1], tmp_path, **asked)  # type: ignore[arg-type]
+    assert seen == [asked]
+
+
+def test_a_misspelt_option_is_an_error_before_any_case(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="tree"):
+        evaluate(fake(Bright()), [], tmp_path, tree=2)  # type: ignore[call-arg]
 
 
 def test_nothing_scored_is_no_crash(tmp_path: Path) -> None:

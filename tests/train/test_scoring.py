@@ -9,6 +9,7 @@ import pytest
 
 from patchforest.data import pictures
 from patchforest.errors import InputError
+from patchforest.infer.options import PredictOptions
 from patchforest.io.scale import AS_STORED, Scale
 from patchforest.train.metrics import confusion_matrix, score_case, score_counts
 from patchforest.train.scoring import scale_of_model, score_picture
@@ -19,7 +20,7 @@ from tests.infer.fakes import Bright, fake, tiny
 @pytest.mark.parametrize("scale", [AS_STORED, Scale(mpp=1.0)])
 def test_bands_count_what_the_whole_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: Scale) -> None:
     slide(tmp_path, shape=(240, 320))
-    bundle, options = tiny("shf"), {"window": 100}
+    bundle, options = tiny("shf"), PredictOptions(window=100)
     whole = score_picture(bundle, case(tmp_path), scale=scale, options=options)
     assert not whole.shown
     assert np.array_equal(whole.confusion, confusion_matrix(whole.prediction.mask, whole.picture.label, 2))

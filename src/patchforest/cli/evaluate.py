@@ -59,6 +59,7 @@ def command(
     """
     side = window_size(window)
     scale = scale_of(level, mpp, mag, input_mpp)
+    from patchforest.infer.options import PredictOptions
     from patchforest.io.scale import AS_STORED
     from patchforest.models.bundle import load_spec
     from patchforest.report.environment import choose_device
@@ -102,7 +103,7 @@ def command(
         device=choose_device(device, threads=threads),
         report=report,
         tell=terminal.say,
-        options={"window": side, "trees": trees, "flips": flips, "precision": precision},
+        options=PredictOptions(window=side, trees=trees, flips=flips, precision=precision),
     )
     _print(terminal, result, out)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from patchforest.errors import InputError
 from patchforest.infer.inputs import OURS, STATE, digest, name_inputs, real_path
+from patchforest.infer.options import PredictOptions
 from patchforest.infer.outputs import Outputs
 from patchforest.infer.slide import predict_slide, remove_parts
 from patchforest.infer.volume import predict_volume
@@ -63,14 +64,15 @@ class _Job:
     open: Open
     open_volume: Callable[[Path], VolumeSource]
     memory: int
-    options: dict[str, Any]
+    options: PredictOptions
     protected: frozenset[Path]
     overwrite: bool
     spacing: tuple[float, float, float] | None
 
     def mark(self, path: Path) -> dict[str, Any]:
         """What a finished mask is told by; the memory decides only with ``window="auto"``."""
-        asked = {"format": self.outputs.format, "scale": asdict(self.scale), "memory": self.memory, **self.options}
+        looks = {**asdict(self.options), "scale": asdict(self.scale), "memory": self.memory}
+        asked = {"format": self.outputs.format, **looks}
         if self.spacing is not None:
             asked["spacing"] = self.spacing
         return {"input": digest(path), "model": self.fingerprint, "options": asked}
@@ -89,9 +91,13 @@ def predict_many(
     open_source: Open = open_image,
     open_volume_source: Callable[[Path], VolumeSource] = open_volume,
     overwrite: bool = False,
+    trees: int = 1,
+    flips: bool = False,
+    window: str | int = "auto",
+    precision: str = "fp32",
+    tissue: bool | None = None,
     tell: Tell | None = None,
     progress: Callable[[str, float], None] | None = None,
-    **options: Any,
 ) -> Summary:
     """Write ``out/<id>.png`` or ``.tif`` (class numbers at the image's size) for every image, and what else is wanted.
 
@@ -111,9 +117,9 @@ def predict_many(
     memory : bytes; see ``infer.slide.MEMORY``.
     open_source, open_volume_source : open an image, and a volume; InputError for what they cannot.
     overwrite : do finished ones again.
+    trees, flips, window, precision, tissue : see ``infer.slide.predict_slide``.
     tell : receives one line of text an input.
     progress : told the id that is being worked on and the share of it that is done.
-    options : ``trees``, ``flips``, ``window``, ``precision`` and ``tissue`` of ``infer.slide.predict_slide``.
 
     Raises
     ------
@@ -130,6 +136,7 @@ def predict_many(
     every = name_inputs(inputs, skip=out)
     named = dict(list(every.items())[shard[0] - 1 :: shard[1]])
     protected = frozenset(real_path(path) for path in every.values())
+    options = PredictOptions(trees=trees, flips=flips, window=window, precision=precision, tissue=tissue)
     job = _Job(bundle, fingerprint(bundle), out, outputs or Outputs(), scale, open_source, open_volume_source,
                memory, options, protected, overwrite, spacing)  # fmt: skip
     _require_folder(out)
@@ -188,7 +195,11 @@ def _one(
         probabilities=job.outputs.needs_probabilities,
         memory=job.memory,
         progress=None if progress is None else lambda share: progress(name, share),
-        **job.options,
+        trees=job.options.trees,
+        flips=job.options.flips,
+        window=job.options.window,
+        precision=job.options.precision,
+        tissue=job.options.tissue,
     )
     told = None if progress is None else partial(progress, f"{name}, writing")
     job.outputs.write(paths, parts, image, job.bundle.spec.classes, told)
@@ -210,9 +221,16 @@ def _one_volume(job: _Job, name: str, path: Path, mark: dict[str, Any]) -> dict[
     outputs = VolumeOutputs(job.outputs)
     paths = outputs.paths(job.out, name, volume, path)
     _protect(job, name, path, paths)
-    asked = {k: v for k, v in job.options.items() if k != "tissue"}
     try:
-        prediction = predict_volume(job.bundle, volume, probabilities=job.outputs.probabilities, **asked)
+        prediction = predict_volume(
+            job.bundle,
+            volume,
+            probabilities=job.outputs.probabilities,
+            trees=job.options.trees,
+            flips=job.options.flips,
+            window=job.options.window,
+            precision=job.options.precision,
+        )
     except InputError as error:
         raise InputError(path, error.what, error.hint) from None
     outputs.write(paths, prediction, volume)

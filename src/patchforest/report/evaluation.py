@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from patchforest.data.layout import Case, find_cases, select_cases
 from patchforest.data.load import LabelMap
 from patchforest.data.tables import read_json
 from patchforest.errors import InputError
+from patchforest.infer.options import DEFAULTS, PredictOptions
 from patchforest.io.scale import Scale
 from patchforest.models.bundle import Bundle, load_model
 from patchforest.report.case_view import case_section
@@ -37,7 +37,7 @@ def evaluate_run(
     device: str = "cpu",
     report: bool = True,
     tell: Callable[[str], None] | None = None,
-    options: dict[str, Any] | None = None,
+    options: PredictOptions = DEFAULTS,
 ) -> Evaluation:
     """The scores of a trained model on a data set; ``out`` gets summary.json, cases.csv and (``report``) report.html.
 
@@ -49,7 +49,7 @@ def evaluate_run(
     label_map : stored value → class number; None: what the run was trained with, if it says.
     scale : see the cases, and compare their masks, at this scale; None: as in training.
     tell : receives a line of text a case.
-    options : of ``infer.predict.predict``.
+    options : how the model looks at every case.
 
     Raises
     ------
@@ -61,10 +61,22 @@ def evaluate_run(
     labels = label_map if label_map is not None or trained is None else trained.labels
     cases = choose_cases(find_cases(data, layout=layout).cases, run, data, split, tell)
     seen_at = scale or (scale_of_model(bundle) if trained is None else trained.scale)
-    result = evaluate(bundle, cases, out, label_map=labels, scale=seen_at, tell=tell, **(options or {}))
+    result = evaluate(
+        bundle,
+        cases,
+        out,
+        label_map=labels,
+        scale=seen_at,
+        trees=options.trees,
+        flips=options.flips,
+        window=options.window,
+        precision=options.precision,
+        tissue=options.tissue,
+        tell=tell,
+    )
     if report and result.cases:
         by_id = {case.id: case for case in cases}
-        shown = [_view(by_id[name], bundle, labels, seen_at, options or {}) for name in _telling(result)]
+        shown = [_view(by_id[name], bundle, labels, seen_at, options) for name in _telling(result)]
         title = f"patchforest: {run.resolve().name} on {data.resolve().name}"
         write_report(out / "report.html", title=title, sections=[_scores(result), *shown, _by_case(result)])
     return result
@@ -149,7 +161,7 @@ def _telling(result: Evaluation) -> list[str]:
     return [ranked[i].id for i in places]
 
 
-def _view(case: Case, bundle: Bundle, labels: LabelMap | None, scale: Scale, options: dict[str, Any]) -> Section:
+def _view(case: Case, bundle: Bundle, labels: LabelMap | None, scale: Scale, options: PredictOptions) -> Section:
     window = bundle.spec.intensity_window
     scored = score_picture(bundle, case, label_map=labels, scale=scale, options=options)
     picture, prediction = scored.picture, scored.prediction

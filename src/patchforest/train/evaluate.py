@@ -14,6 +14,7 @@ import numpy as np
 from patchforest.data.layout import Case
 from patchforest.data.load import LabelMap
 from patchforest.errors import InputError
+from patchforest.infer.options import PredictOptions
 from patchforest.io.atomic import write_json, write_text
 from patchforest.io.scale import Scale
 from patchforest.models.bundle import Bundle, load_model
@@ -77,8 +78,12 @@ def evaluate(
     *,
     label_map: LabelMap | None = None,
     scale: Scale | None = None,
+    trees: int = 1,
+    flips: bool = False,
+    window: str | int = "auto",
+    precision: str = "fp32",
+    tissue: bool | None = None,
     tell: Callable[[str], None] | None = None,
-    **options: Any,
 ) -> Evaluation:
     """Score a model on cases at full resolution and write ``out/summary.json`` and ``out/cases.csv``.
 
@@ -90,10 +95,11 @@ def evaluate(
     ----------
     label_map : stored value → class number, as in training (``DataConfig.labels``).
     scale : see the cases, and compare their masks, at this scale; None: at the model's.
+    trees, flips, window, precision, tissue : see ``infer.predict.predict``.
     tell : receives one line of text a case.
-    options : of ``infer.predict.predict``.
     """
     bundle = load_model(Path(model)) if isinstance(model, str | Path) else model
+    options = PredictOptions(trees=trees, flips=flips, window=window, precision=precision, tissue=tissue)
     grid = None if bundle.spec.volume is not None else output_grid(bundle)
     scored, failed = [], {}
     for number, case in enumerate(cases, 1):
@@ -153,7 +159,7 @@ def _score(
     grid: OutputGrid | None,
     label_map: LabelMap | None,
     scale: Scale,
-    options: dict[str, Any],
+    options: PredictOptions,
 ) -> CaseScore:
     classes = len(bundle.spec.classes)
     if grid is None:

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +15,7 @@ from patchforest.data.load import Picture
 from patchforest.data.pictures import open_picture
 from patchforest.data.slides import SlidePicture
 from patchforest.errors import InputError
+from patchforest.infer.options import DEFAULTS, PredictOptions
 from patchforest.infer.predict import Prediction, predict
 from patchforest.infer.slide import predict_slide
 from patchforest.io.array import ArraySource
@@ -60,22 +60,21 @@ def score_picture(
     *,
     label_map: Mapping[int | str, int] | None = None,
     scale: Scale = AS_STORED,
-    options: Mapping[str, Any] | None = None,
+    options: PredictOptions = DEFAULTS,
 ) -> Scored:
     """Predict a case at a scale and count its pixels by true and predicted class.
 
     Parameters
     ----------
-    options : of ``infer.predict.predict``.
+    options : how the model looks at it.
 
     Raises
     ------
     InputError : as of ``data.samples.open_picture`` and ``predict``.
     """
-    spec, chosen = bundle.spec, dict(options or {})
-    classes = len(spec.classes)
+    spec, classes = bundle.spec, len(bundle.spec.classes)
     if spec.volume is not None:
-        return _score_volume(bundle, case, label_map, chosen)
+        return _score_volume(bundle, case, label_map, options)
     picture = open_picture(
         case,
         label_map=label_map,
@@ -85,20 +84,38 @@ def score_picture(
         names=spec.classes,
     )
     if isinstance(picture, SlidePicture):
-        return _score_slide(bundle, case, picture, chosen)
+        return _score_slide(bundle, case, picture, options)
     try:
-        prediction = predict(bundle, ArraySource(picture.image, case.image, mpp=picture.mpp), **chosen)
+        prediction = predict(
+            bundle,
+            ArraySource(picture.image, case.image, mpp=picture.mpp),
+            trees=options.trees,
+            flips=options.flips,
+            window=options.window,
+            precision=options.precision,
+            tissue=options.tissue,
+        )
     except InputError as error:
         raise InputError(case.image, error.what, error.hint) from None
     confusion = confusion_matrix(prediction.mask, picture.label, classes)
     return Scored(confusion, prediction.tokens, prediction.seconds, picture, prediction)
 
 
-def _score_slide(bundle: Bundle, case: Case, picture: SlidePicture, options: dict[str, Any]) -> Scored:
+def _score_slide(bundle: Bundle, case: Case, picture: SlidePicture, options: PredictOptions) -> Scored:
     classes, step = len(bundle.spec.classes), -(-max(picture.shape) // OVERVIEW)
     confusion, small = np.zeros((classes, classes), np.int64), []
     with tempfile.TemporaryDirectory(prefix="patchforest-") as folder:
-        parts = predict_slide(bundle, picture.view, Path(folder) / "parts", path=case.image, **options)
+        parts = predict_slide(
+            bundle,
+            picture.view,
+            Path(folder) / "parts",
+            path=case.image,
+            trees=options.trees,
+            flips=options.flips,
+            window=options.window,
+            precision=options.precision,
+            tissue=options.tissue,
+        )
         top = 0
         for mask in parts.masks():
             confusion += confusion_matrix(mask, picture.label.read(top, 0, *mask.shape), classes)
@@ -113,7 +130,7 @@ def _score_slide(bundle: Bundle, case: Case, picture: SlidePicture, options: dic
 
 
 def _score_volume(
-    bundle: Bundle, case: Case, label_map: Mapping[int | str, int] | None, options: dict[str, Any]
+    bundle: Bundle, case: Case, label_map: Mapping[int | str, int] | None, options: PredictOptions
 ) -> Scored:
     """Of a volume; shown is the plane with most of the true foreground."""
     from patchforest.infer.volume import predict_volume
@@ -125,7 +142,14 @@ def _score_volume(
     source, classes = open_volume(case.image), len(bundle.spec.classes)
     truth = read_label_volume(case.label, label_map=label_map, num_classes=classes)
     try:
-        said = predict_volume(bundle, source, **options)
+        said = predict_volume(
+            bundle,
+            source,
+            trees=options.trees,
+            flips=options.flips,
+            window=options.window,
+            precision=options.precision,
+        )
     except InputError as error:
         raise InputError(case.image, error.what, error.hint) from None
     plane = int(np.count_nonzero(truth, axis=(1, 2)).argmax())

@@ -18,6 +18,7 @@ from patchforest.data.layout import Case
 from patchforest.data.load import LabelMap
 from patchforest.data.manifest import Prepared, PreparedCase
 from patchforest.data.sequences import as_sequence, collate_sequences, read_case
+from patchforest.infer.options import PredictOptions
 from patchforest.infer.predict import inference
 from patchforest.io.scale import AS_STORED, Scale
 from patchforest.models.bundle import Bundle, ModelSpec
@@ -99,7 +100,8 @@ class ImageValidator(MaskValidator):
     def __call__(self, network: nn.Module) -> Validation | None:
         """The scores, or None when stopped on the way or without cases."""
         start, scores, empty = time.perf_counter(), [], 0
-        bundle, options = Bundle(network=network, spec=self._spec, scorer=self._scorer), {"precision": self._precision}
+        bundle = Bundle(network=network, spec=self._spec, scorer=self._scorer)
+        options = PredictOptions(precision=self._precision)
         for case in self.cases:
             if self._stop():
                 return None

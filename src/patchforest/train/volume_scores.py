@@ -7,7 +7,6 @@ spacing says, rows as far as columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from patchforest.data.layout import Case
 from patchforest.data.load import LabelMap
 from patchforest.errors import InputError
+from patchforest.infer.options import DEFAULTS, PredictOptions
 from patchforest.infer.volume import VolumePrediction, cover_volume, predict_volume
 from patchforest.models.bundle import Bundle
 from patchforest.train.evaluate import CaseScore
@@ -28,9 +28,9 @@ Windows = Sequence[tuple[Region, Forest | None]]
 
 
 def score_volume_case(
-    bundle: Bundle, case: Case, label_map: LabelMap | None, options: dict[str, Any] | None = None
+    bundle: Bundle, case: Case, label_map: LabelMap | None, options: PredictOptions = DEFAULTS
 ) -> CaseScore:
-    """What ``train.evaluate`` writes of one case, for a volume; ``options`` are of ``infer.volume.predict_volume``.
+    """What ``train.evaluate`` writes of one case, for a volume that the model looks at as ``options`` say.
 
     The ceiling is that of octree models; None for models of slices.
 
@@ -45,7 +45,14 @@ def score_volume_case(
     check_volume_pair(source, open_volume(case.label), case.image, case.label)
     truth = read_label_volume(case.label, label_map=label_map, num_classes=classes)
     try:
-        prediction = predict_volume(bundle, source, **(options or {}))
+        prediction = predict_volume(
+            bundle,
+            source,
+            trees=options.trees,
+            flips=options.flips,
+            window=options.window,
+            precision=options.precision,
+        )
     except InputError as error:
         raise InputError(case.image, error.what, error.hint) from None
     ceiling = None
