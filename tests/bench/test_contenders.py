@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from patchforest.bench.contenders import LARGEST, SCORER, contenders_of, equal_side
+from patchforest.bench.contenders import LARGEST, SCORER, contenders_of, downscaled, equal_side
 from patchforest.bench.quality import SETS
 from patchforest.train.config import load_config, parse_config
 from tests.bench.conftest import RECIPES
@@ -87,3 +87,10 @@ def test_u_nets_see_pixels_against_surroundings_as_wide_in_the_image() -> None:
         assert config.model.surround * config.data.downscale == recipe.model.surround * recipe.data.downscale
     plain = RECIPES / "glas.yaml"
     assert load_config(plain, contenders_of(load_config(plain))["U-Net 4x"]).model.surround == 0
+
+
+@pytest.mark.parametrize(("downscale", "surround"), [(1, 64), (2, 32), (3, 21), (4, 16), (64, 2), (200, 2)])
+def test_surroundings_follow_the_factor_down_to_the_least_there_is(downscale: int, surround: int) -> None:
+    path = RECIPES / "hrf.yaml"  # 32 at 2x
+    config = load_config(path, downscaled(load_config(path), downscale))
+    assert (config.data.downscale, config.model.surround) == (downscale, surround)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from patchforest.bench import speed
 from patchforest.bench.settings import Settings
@@ -97,6 +98,24 @@ def test_every_contender_is_a_network_for_windows_of_its_size(large: Settings) -
             assert 2 ** len(config.model.stem) <= patch
             if e.model == UNIFORM:
                 assert tokens_of(config) == 64 * 64
+
+
+@pytest.mark.parametrize(("downscale", "size"), [(8, 128), (2, 512), (1, 1024)])
+def test_surroundings_are_as_wide_in_the_image_as_those_of_the_recipe(
+    large: Settings, downscale: int, size: int
+) -> None:
+    path, asked = (
+        large.recipe("discs"),
+        replace(large, sizes=(size,), contenders=(UNIFORM, HALF, ADAPTIVE, SHORT, UNETR)),
+    )
+    assert {load_config(path, c.changes).model.surround for c in plan(asked)} == {0}
+    raw = yaml.safe_load(path.read_text())
+    raw["data"]["downscale"], raw["model"]["surround"] = 4, 8
+    path.write_text(yaml.safe_dump(raw))
+    for contender in plan(asked):
+        config = load_config(path, contender.changes)
+        assert config.data.downscale == downscale
+        assert config.model.surround * downscale == 4 * 8
 
 
 def test_sets_of_smaller_images_are_left_out(small: Settings) -> None:

@@ -10,7 +10,7 @@ LARGEST = 512
 GROWTH = 4
 """Leaves of the second look of refined contenders for every leaf of the first."""
 
-SHARE = 1 / 6
+SCORER_SHARE = 1 / 6
 """Of the budget, which the scorer of ``SHF, scorer`` trains for; its model has the rest."""
 
 SCORED = "SHF, scorer"
@@ -96,14 +96,18 @@ def equal_side(recipe: RunConfig) -> int:
     return side
 
 
+def downscaled(recipe: RunConfig, downscale: int) -> tuple[str, ...]:
+    """Changes of a recipe that average its images by another factor; surroundings stay as wide in the image."""
+    surround = recipe.model.surround and max(recipe.model.surround * recipe.data.downscale // downscale, 2)
+    return (f"data.downscale={downscale}", f"model.surround={surround}")
+
+
 def _unet(recipe: RunConfig, downscale: int, full: bool) -> tuple[str, ...]:
     height, width = (min(s * recipe.data.downscale // downscale, LARGEST) for s in recipe.data.window_shape)
-    surround = recipe.model.surround and max(recipe.model.surround * recipe.data.downscale // downscale, 2)
     return (
         "model.name=unet",
         f"model.width={64 if full else 16}",
         "model.depth=4",
-        f"data.downscale={downscale}",
-        f"model.surround={surround}",
+        *downscaled(recipe, downscale),
         f"data.window={height if height == width else [height, width]}",
     )

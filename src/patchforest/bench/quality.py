@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from patchforest.bench.contender import Contender
-from patchforest.bench.contenders import GROWTH, RATE_OF, SCORED, SCORER, SHARE, contenders_of
+from patchforest.bench.contenders import GROWTH, RATE_OF, SCORED, SCORER, SCORER_SHARE, contenders_of
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable, mean_of, mean_sd
 from patchforest.bench.plot import dot_chart
@@ -35,13 +35,13 @@ def plan(settings: Settings) -> list[Contender]:
             model,
             (
                 *changes,
-                settings.budget(MINUTES, share=1 - SHARE if model == SCORED else 1.0),
+                settings.budget(MINUTES, share=1 - SCORER_SHARE if model == SCORED else 1.0),
                 *LAST,
                 *rate(settings, name, model),
             ),
             seed,
             settings,
-            scorer=(*SCORER, settings.budget(MINUTES, share=SHARE), *LAST) if model == SCORED else (),
+            scorer=(*SCORER, settings.budget(MINUTES, share=SCORER_SHARE), *LAST) if model == SCORED else (),
         )
         for seed in settings.seeds
         for name in settings.sets
@@ -73,7 +73,8 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "The uniform grid has as many tokens as APF-UNETR, or the next fewer. SHF has twice as many, of leaves from 16 "
         f"pixels on. Refined ones look first at a quarter of their tokens, and then at {GROWTH} leaves for each; "
         "refined by stem: half of the leaves lie where a first answer of the convolutions is unsure. "
-        f"{SCORED}: {SHARE:.0%} of the budget trains a scorer, which cuts the forests of an SHF that has the rest.",
+        f"{SCORED}: {SCORER_SHARE:.0%} of the budget trains a scorer, which cuts the forests of an SHF that has the "
+        "rest.",
         "Full-size masks of the last weights: nothing was chosen on the validation images. Dice: mean ± sd over seeds "
         "of the mean over images and classes. Boundary F: at 2 pixels. Ceiling: best Dice that forest and output grid "
         "allow. Tokens: of prediction, an image. Seconds: CPU seconds (on a GPU: seconds) from pixels to mask of the "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from patchforest.bench.contender import Contender
-from patchforest.bench.contenders import PAPER
+from patchforest.bench.contenders import PAPER, downscaled
 from patchforest.bench.kind import Kind
 from patchforest.bench.note import Note, NoteTable, geometric_mean, mean_of
 from patchforest.bench.quality import by_contender, plain, rates_of
@@ -47,11 +47,11 @@ ADAPTIVE, SHORT = "adaptive", "adaptive, 1/8 of the time"
 OPTIONAL = (HALF,)
 """Contenders that run only where they are asked for by name."""
 
-RATE_OF = {SHORT: ADAPTIVE, HALF: UNIFORM}
-"""Whose tuned learning rate it takes, where it is not its own."""
+LONG_OF = {SHORT: ADAPTIVE, HALF: UNIFORM}
+"""The contender of the whole budget that it is otherwise like: its tuned learning rate is taken over."""
 
-SHARE = {SHORT: 0.125, HALF: 0.5}
-"""Of the budget, where it is not all: the learning rate then falls in that much less time."""
+SHORTER = {SHORT: 0.125, HALF: 0.5}
+"""Share of the budget, where it is not all: the learning rate then falls in that much less time."""
 
 PARTS = ("input", "encoder", "rest")
 HEADER = (
@@ -65,11 +65,11 @@ def entries(settings: Settings) -> list[Entry]:
     """All contenders of every set and size that its images fill, without budget and seed."""
     found = []
     for name in settings.sets:
-        side = _shorter_side(settings, name)
+        side, recipe = _shorter_side(settings, name), load_config(settings.recipe(name), settings.changes)
         for size in settings.sizes or (FULL_SIZES if settings.full else SIZES):
             if side < size:
                 continue
-            chosen = picked(_contenders(settings, size, side // size), settings)
+            chosen = picked(_contenders(recipe, size, side // size, full=settings.full), settings)
             if not settings.contenders:
                 without = OPTIONAL if settings.full else (*OPTIONAL, UNETR)
                 chosen = {model: changes for model, changes in chosen.items() if model not in without}
@@ -147,7 +147,7 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
         "that was never there counts with an upper bound, the uniform model's time over all that it was trained "
         "itself, but no more than 1: it saves nothing. Every mean with a bound in it is marked <. Rows whose uniform "
         "model did no better than calling everything foreground do not count for time to Dice.",
-        rates_of(rows, settings, RATE_OF),
+        rates_of(rows, settings, LONG_OF),
     )
     return Note(
         title="Same quality, less time",
@@ -158,15 +158,15 @@ def note(rows: Sequence[Row], settings: Settings) -> Note:
     )
 
 
-def _contenders(settings: Settings, size: int, downscale: int) -> dict[str, tuple[str, ...]]:
-    grid = FULL_GRID if settings.full else GRID
+def _contenders(recipe: RunConfig, size: int, downscale: int, *, full: bool) -> dict[str, tuple[str, ...]]:
+    grid = FULL_GRID if full else GRID
     patch = size // grid
     if size % grid or patch & (patch - 1):
         raise ValueError(f"sizes must be {grid} times a power of two, e.g. {grid * 8}; got {size}")
     stem = [16, 32, 64, 128][: min(patch.bit_length() - 1, 4)]
     base = (
-        *(PAPER if settings.full else ()),
-        f"data.downscale={downscale}",
+        *(PAPER if full else ()),
+        *downscaled(recipe, downscale),
         f"data.window={size}",
         f"model.patch={patch}",
         f"model.stem={stem}",
@@ -196,9 +196,9 @@ def _shorter_side(settings: Settings, name: str) -> int:
 
 def _schedule(settings: Settings, entry: Entry) -> tuple[str, ...]:
     return (
-        settings.budget(MINUTES, share=SHARE.get(entry.model, 1.0)),
+        settings.budget(MINUTES, share=SHORTER.get(entry.model, 1.0)),
         f"train.validate_every={1 / NUM_VALIDATIONS}",
-        *tuned(settings, entry.label, RATE_OF.get(entry.model, entry.model)),
+        *tuned(settings, entry.label, LONG_OF.get(entry.model, entry.model)),
     )
 
 
@@ -269,7 +269,7 @@ def _chart(label: str, rows: Sequence[Row]) -> str:
 
 
 def _tune(settings: Settings, tell: Callable[[str], None]) -> None:
-    tune("speed", [e for e in entries(settings) if e.model not in RATE_OF], settings, tell)
+    tune("speed", [e for e in entries(settings) if e.model not in LONG_OF], settings, tell)
 
 
 KIND = Kind(
