@@ -118,3 +118,8 @@ def test_it_learns(data: Path, tmp_path: Path) -> None:
     assert len(rows) == len({r["step"] for r in rows})
     assert float(rows[-1]["loss"]) < 0.6 * float(rows[0]["loss"])
     assert float(rows[-1]["dice"]) > 0.6
+
+
+def test_a_task_without_a_loss_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="_loss"):
+        task_module.TrainingTask()  # type: ignore[abstract, call-arg]

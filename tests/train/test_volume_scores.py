@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from patchforest.errors import InputError
 from patchforest.infer.volume import VolumePrediction, cover_volume
 from patchforest.models.build import build_model
 from patchforest.models.bundle import Bundle, ModelSpec
-from patchforest.models.config import ModelConfig
+from patchforest.models.config import ModelConfig, VolumeSpec
 from patchforest.nn.raster import ForestBatch
 from patchforest.nn.readout.output import TokenMask
 from patchforest.train.metrics import score_case
+from patchforest.train.scoring import score_picture
 from patchforest.train.volume_scores import (
     ceiling_of_windows,
     score_volume,
@@ -147,3 +149,17 @@ def test_a_case_is_scored(tmp_path: Path, spatial: int) -> None:
     assert score.tokens > 0
     with pytest.raises(ValueError, match="has no mask"):
         score_volume_case(Bundle(build_model(config), spec), replace(case, label=None), None)
+
+
+def test_a_mask_of_another_shape_is_refused_and_what_is_shown_is_what_is_scored(tmp_path: Path) -> None:
+    case, other = make_volumes(tmp_path, ((8, 24, 20), (6, 24, 20)))
+    config = ModelConfig("shf", 1, 3, width=8, depth=1, heads=2, patch=4, cell=4, q=4, stem=(), spatial=3)
+    spec = ModelSpec(
+        config, ForestPolicy(budget=30, cell=4, criterion="gradient"), ("a", "b", "c"), window=16, volume=VolumeSpec()
+    )
+    bundle = Bundle(build_model(config).eval(), spec)
+    shown = score_picture(bundle, case)
+    np.testing.assert_array_equal(shown.confusion, score_volume_case(bundle, case, None).confusion)
+    for score in (lambda c: score_volume_case(bundle, c, None), lambda c: score_picture(bundle, c)):
+        with pytest.raises(InputError):
+            score(replace(case, label=other.label))

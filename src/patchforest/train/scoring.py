@@ -133,25 +133,10 @@ def _score_volume(
     bundle: Bundle, case: Case, label_map: Mapping[int | str, int] | None, options: PredictOptions
 ) -> Scored:
     """Of a volume; shown is the plane with most of the true foreground."""
-    from patchforest.infer.volume import predict_volume
-    from patchforest.io.volume import open_volume
-    from patchforest.io.volume_label import read_label_volume
+    from patchforest.train.volume_scores import predict_case
 
-    if case.label is None:
-        raise InputError(case.image, "has no mask", "add one of the same stem or leave the volume out")
-    source, classes = open_volume(case.image), len(bundle.spec.classes)
-    truth = read_label_volume(case.label, label_map=label_map, num_classes=classes)
-    try:
-        said = predict_volume(
-            bundle,
-            source,
-            trees=options.trees,
-            flips=options.flips,
-            window=options.window,
-            precision=options.precision,
-        )
-    except InputError as error:
-        raise InputError(case.image, error.what, error.hint) from None
+    source, truth, said = predict_case(bundle, case, label_map, options)
+    classes = len(bundle.spec.classes)
     plane = int(np.count_nonzero(truth, axis=(1, 2)).argmax())
     pixels = source.read((plane, 0, 0), (1, *source.shape[1:3]))[0]
     shown = Prediction(said.mask[plane], None, (), said.tokens, said.seconds)

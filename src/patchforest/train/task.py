@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,7 +39,7 @@ class DivergedError(RuntimeError):
     """Loss or gradient stayed NaN or infinite; the message names the last batch's items."""
 
 
-class TrainingTask(lightning.LightningModule):
+class TrainingTask(lightning.LightningModule, ABC):
     """A network in training, with everything a resumed run needs to go on exactly where it was.
 
     Each kind of work says by ``_loss`` what its network is to learn.
@@ -103,9 +104,9 @@ class TrainingTask(lightning.LightningModule):
             return None
         return loss
 
+    @abstractmethod
     def _loss(self, batch: Batch | SequenceBatch) -> Tensor:
         """Of one batch, a scalar."""
-        raise NotImplementedError
 
     def _stacked(self, batch: Batch) -> ForestBatch | None:
         """The forests of a batch on its device; None for networks without."""

@@ -22,7 +22,7 @@ from patchforest.train.metrics import ClassScore, confusion_matrix, dice_of, iou
 from patchforest.tree.gather import gather
 from patchforest.tree.paint import paint
 from patchforest.tree.volume import Factors, working_shape
-from patchforest.values import Array, Forest, Region
+from patchforest.values import Array, Forest, Region, VolumeSource
 
 Windows = Sequence[tuple[Region, Forest | None]]
 
@@ -36,25 +36,8 @@ def score_volume_case(
 
     Raises InputError for files that cannot be read or do not fit each other.
     """
-    from patchforest.io.volume import open_volume
-    from patchforest.io.volume_label import check_volume_pair, read_label_volume
-
-    if case.label is None:
-        raise InputError(case.image, "has no mask", "add one of the same stem or leave the volume out")
-    classes, source = len(bundle.spec.classes), open_volume(case.image)
-    check_volume_pair(source, open_volume(case.label), case.image, case.label)
-    truth = read_label_volume(case.label, label_map=label_map, num_classes=classes)
-    try:
-        prediction = predict_volume(
-            bundle,
-            source,
-            trees=options.trees,
-            flips=options.flips,
-            window=options.window,
-            precision=options.precision,
-        )
-    except InputError as error:
-        raise InputError(case.image, error.what, error.hint) from None
+    source, truth, prediction = predict_case(bundle, case, label_map, options)
+    classes = len(bundle.spec.classes)
     ceiling = None
     if bundle.spec.model.spatial == 3 and bundle.spec.forest is not None:
         ceiling = volume_ceiling(prediction, truth, bundle.spec.model.q or 2 * bundle.spec.model.patch, classes)
@@ -66,6 +49,35 @@ def score_volume_case(
         tokens=prediction.tokens,
         seconds=prediction.seconds,
     )
+
+
+def predict_case(
+    bundle: Bundle, case: Case, label_map: LabelMap | None, options: PredictOptions
+) -> tuple[VolumeSource, Array, VolumePrediction]:
+    """The volume of a case, its true mask (D, H, W) and what the model says.
+
+    Raises InputError for a case without mask, for files that cannot be read or do not fit each other.
+    """
+    from patchforest.io.volume import open_volume
+    from patchforest.io.volume_label import check_volume_pair, read_label_volume
+
+    if case.label is None:
+        raise InputError(case.image, "has no mask", "add one of the same stem or leave the volume out")
+    source = open_volume(case.image)
+    check_volume_pair(source, open_volume(case.label), case.image, case.label)
+    truth = read_label_volume(case.label, label_map=label_map, num_classes=len(bundle.spec.classes))
+    try:
+        prediction = predict_volume(
+            bundle,
+            source,
+            trees=options.trees,
+            flips=options.flips,
+            window=options.window,
+            precision=options.precision,
+        )
+    except InputError as error:
+        raise InputError(case.image, error.what, error.hint) from None
+    return source, truth, prediction
 
 
 def score_volume(
